@@ -1,0 +1,3 @@
+//! uzfs-cli
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Client of the contract, property and subcommand tables, all printing

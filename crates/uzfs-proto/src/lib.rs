@@ -1,0 +1,1 @@
+//! The management contract, versioned; contains no engine type

@@ -1,0 +1,1 @@
+//! Oracle, corpus loader, invariant checkers, simulated damage

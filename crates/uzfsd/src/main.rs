@@ -1,0 +1,3 @@
+//! uzfsd
+
+fn main() {}

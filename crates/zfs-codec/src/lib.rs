@@ -1,0 +1,1 @@
+//! Checksums, compression, encryption and RAID-Z parity as pure functions

@@ -1,0 +1,1 @@
+//! Transactional objects: objset, dnode, zap, sa, bpobj, space map, intent log

@@ -1,0 +1,1 @@
+//! The environment of the engine: block devices, clock, randomness, task pools

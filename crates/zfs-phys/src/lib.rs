@@ -1,0 +1,1 @@
+//! On-disk and stream formats of ZFS: decode and encode only

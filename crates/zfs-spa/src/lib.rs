@@ -1,0 +1,1 @@
+//! A pool: dsl, import and export, features, history, events

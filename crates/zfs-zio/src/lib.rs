@@ -1,0 +1,1 @@
+//! Bytes to and from block pointers: vdev tree, read pipeline, ARC

@@ -1,0 +1,1 @@
+//! POSIX semantics over an objset: the Vfs API
