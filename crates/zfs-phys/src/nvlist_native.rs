@@ -1,0 +1,111 @@
+//! The native encoding of packed nvlists: memory images of `nvpair_t` with the embedded pointers zeroed
+//! (module/nvpair/nvpair.c). Found in boot environments and send streams.
+
+use crate::error::Result;
+use crate::nvlist::{NvList, NvValue, ty};
+use crate::read::{Endian, Reader};
+
+const MAX_DEPTH: usize = 32;
+/// `sizeof (nvlist_t)`: version, flags, 64-bit private pointer, flag, padding.
+const NVLIST_T: usize = 24;
+
+/// Decodes a packed native list (its 4-byte header included).
+pub fn decode(buf: &[u8], endian: Endian) -> Result<NvList> {
+    let mut r = Reader::new(buf, endian, "native nvlist");
+    r.skip(4)?;
+    let (_version, flags) = (r.u32()?, r.u32()?);
+    pairs(&mut r, flags, 0)
+}
+
+fn pairs(r: &mut Reader<'_>, flags: u32, depth: usize) -> Result<NvList> {
+    if depth > MAX_DEPTH {
+        return Err(r.err("nested too deeply"));
+    }
+    let mut out = NvList { flags, pairs: Vec::new() };
+    loop {
+        let start = r.pos();
+        let size = r.u32()? as usize;
+        if size == 0 {
+            return Ok(out);
+        }
+        let name_size = usize::from(r.u16()?);
+        r.skip(2)?;
+        let (count, kind) = (r.u32()? as usize, r.u32()?);
+        let name = string(r.bytes(name_size)?);
+        let head = (16 + name_size).div_ceil(8) * 8;
+        if size < head {
+            return Err(r.err(format!("pair of {size} bytes is shorter than its name")));
+        }
+        r.seek(start + head)?;
+        let body = r.bytes(size - head)?;
+        let mut v = Reader::new(body, r.endian(), "native nvpair");
+        let value = match kind {
+            ty::NVLIST => {
+                v.skip(4)?;
+                NvValue::NvList(pairs(r, v.u32()?, depth + 1)?)
+            }
+            ty::NVLIST_ARRAY => {
+                if count > body.len() / NVLIST_T {
+                    return Err(r.err(format!("{count} lists in {} bytes", body.len())));
+                }
+                let mut lists = Vec::with_capacity(count);
+                for _ in 0..count {
+                    lists.push(pairs(r, 1, depth + 1)?);
+                }
+                NvValue::NvListArray(lists)
+            }
+            _ => scalar_or_array(&mut v, kind, count)?,
+        };
+        out.pairs.push((name, value));
+    }
+}
+
+fn string(b: &[u8]) -> String {
+    String::from_utf8_lossy(b.split(|c| *c == 0).next().unwrap_or_default()).into_owned()
+}
+
+fn many<T>(r: &mut Reader<'_>, n: usize, mut one: impl FnMut(&mut Reader<'_>) -> Result<T>) -> Result<Vec<T>> {
+    if n > r.remaining() {
+        return Err(r.err(format!("{n} elements in {} bytes", r.remaining())));
+    }
+    (0..n).map(|_| one(r)).collect()
+}
+
+fn scalar_or_array(r: &mut Reader<'_>, kind: u32, n: usize) -> Result<NvValue> {
+    use NvValue as V;
+    Ok(match kind {
+        ty::BOOLEAN => V::Boolean,
+        ty::BYTE => V::Byte(r.u8()?),
+        ty::INT8 => V::Int8(r.u8()? as i8),
+        ty::UINT8 => V::Uint8(r.u8()?),
+        ty::INT16 => V::Int16(r.u16()? as i16),
+        ty::UINT16 => V::Uint16(r.u16()?),
+        ty::INT32 => V::Int32(r.u32()? as i32),
+        ty::UINT32 => V::Uint32(r.u32()?),
+        ty::INT64 => V::Int64(r.u64()? as i64),
+        ty::UINT64 => V::Uint64(r.u64()?),
+        ty::HRTIME => V::Hrtime(r.u64()? as i64),
+        ty::DOUBLE => V::Double(f64::from_bits(r.u64()?)),
+        ty::BOOLEAN_VALUE => V::BooleanValue(r.u32()? != 0),
+        ty::STRING => V::String(string(r.bytes(r.remaining())?)),
+        ty::BYTE_ARRAY => V::ByteArray(r.bytes(n)?.to_vec()),
+        ty::UINT8_ARRAY => V::Uint8Array(r.bytes(n)?.to_vec()),
+        ty::INT8_ARRAY => V::Int8Array(many(r, n, |r| r.u8().map(|v| v as i8))?),
+        ty::INT16_ARRAY => V::Int16Array(many(r, n, |r| r.u16().map(|v| v as i16))?),
+        ty::UINT16_ARRAY => V::Uint16Array(many(r, n, |r| r.u16())?),
+        ty::INT32_ARRAY => V::Int32Array(many(r, n, |r| r.u32().map(|v| v as i32))?),
+        ty::UINT32_ARRAY => V::Uint32Array(many(r, n, |r| r.u32())?),
+        ty::INT64_ARRAY => V::Int64Array(many(r, n, |r| r.u64().map(|v| v as i64))?),
+        ty::UINT64_ARRAY => V::Uint64Array(many(r, n, |r| r.u64())?),
+        ty::BOOLEAN_ARRAY => V::BooleanArray(many(r, n, |r| r.u32().map(|v| v != 0))?),
+        ty::STRING_ARRAY => {
+            if n > r.remaining() / 8 {
+                return Err(r.err(format!("{n} strings in {} bytes", r.remaining())));
+            }
+            r.skip(8 * n)?;
+            let mut rest = r.bytes(r.remaining())?.split(|c| *c == 0);
+            V::StringArray((0..n).map(|_| string(rest.next().unwrap_or_default())).collect())
+        }
+        other => return Err(r.err(format!("value type {other} does not exist"))),
+    })
+}
