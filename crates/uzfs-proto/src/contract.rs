@@ -1,0 +1,263 @@
+//! The methods of `io.uzfs.Manage1`: one list that makes the [`Backend`] trait, the dispatcher, the
+//! typed calls of the client and the interface definition.
+//!
+//! A method is `open` to every user who can reach the socket (it only looks), or for the `owner`:
+//! root, or the user the daemon runs as. A `stream` method answers with any number of parts; callers
+//! must ask for that with varlink's `more` flag.
+
+use crate::ops::*;
+use crate::schema::{self, VarlinkStruct};
+use crate::{Caller, Failure, FailureCode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Name of the interface; errors and methods have it as prefix.
+pub const INTERFACE: &str = "io.uzfs.Manage1";
+/// Version of the contract, told by GetVersion.
+pub const PROTOCOL: u64 = 1;
+
+/// A typed method for callers.
+pub trait Method {
+    /// Method name without the interface.
+    const NAME: &'static str;
+    /// True if it answers in parts.
+    const STREAM: bool;
+    /// Parameters.
+    type Args: Serialize;
+    /// Result, or one part of it.
+    type Reply: DeserializeOwned;
+}
+
+/// Where a backend puts the parts of a streamed answer.
+pub trait Sink<T> {
+    /// Sends one part; false when nobody listens any more and the work should stop.
+    fn send(&mut self, part: T) -> bool;
+    /// True when nobody listens any more. To be polled while waiting for something to send.
+    fn gone(&mut self) -> bool;
+}
+
+/// How the dispatcher writes replies.
+pub(crate) trait Replier {
+    /// Writes one reply; false when the peer is gone.
+    fn reply(&mut self, parameters: Value, continues: bool) -> bool;
+    /// True when the peer is gone.
+    fn gone(&mut self) -> bool;
+}
+
+struct PartSink<'a>(&'a mut dyn Replier);
+
+impl<T: Serialize> Sink<T> for PartSink<'_> {
+    fn send(&mut self, part: T) -> bool {
+        match serde_json::to_value(part) {
+            Ok(value) => self.0.reply(value, true),
+            Err(_) => false,
+        }
+    }
+    fn gone(&mut self) -> bool {
+        self.0.gone()
+    }
+}
+
+/// What came of a call, for the connection loop.
+pub(crate) enum Outcome {
+    /// A reply was written.
+    Done,
+    /// The method failed.
+    Failed(Failure),
+    /// No such method.
+    Unknown,
+    /// The parameters do not fit; the text says which.
+    BadParameter(String),
+    /// The method answers in parts and the caller did not say `more`.
+    ExpectedMore,
+}
+
+fn to_value<T: Serialize>(reply: T) -> Result<Value, Failure> {
+    serde_json::to_value(reply)
+        .map_err(|e| Failure::new(FailureCode::Internal, format!("cannot encode the reply: {e}")))
+}
+
+fn finish<T: Serialize>(replier: &mut dyn Replier, result: Result<T, Failure>) -> Outcome {
+    match result.and_then(to_value) {
+        Ok(value) => {
+            replier.reply(value, false);
+            Outcome::Done
+        }
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+macro_rules! is_stream {
+    (unary) => {
+        false
+    };
+    (stream) => {
+        true
+    };
+}
+macro_rules! is_owner {
+    (open) => {
+        false
+    };
+    (owner) => {
+        true
+    };
+}
+
+macro_rules! backend_fn {
+    (unary, $(#[doc = $d:literal])* $f:ident, $a:ty, $r:ty) => {
+        $(#[doc = $d])*
+        fn $f(&self, caller: &Caller, args: $a) -> Result<$r, Failure>;
+    };
+    (stream, $(#[doc = $d:literal])* $f:ident, $a:ty, $r:ty) => {
+        $(#[doc = $d])*
+        ///
+        /// Sends parts to `sink` and stops early when nobody listens.
+        fn $f(&self, caller: &Caller, args: $a, sink: &mut dyn Sink<$r>) -> Result<(), Failure>;
+    };
+}
+
+macro_rules! run {
+    (unary, $b:ident, $c:ident, $args:ident, $replier:ident, $f:ident, $r:ty) => {
+        finish($replier, $b.$f($c, $args))
+    };
+    (stream, $b:ident, $c:ident, $args:ident, $replier:ident, $f:ident, $r:ty) => {{
+        let result = $b.$f($c, $args, &mut PartSink($replier));
+        finish($replier, result.map(|()| <$r>::default()))
+    }};
+}
+
+macro_rules! contract_methods {
+    ($( $(#[doc = $d:literal])* $style:ident $who:ident $name:ident $f:ident ($a:ty) -> $r:ty; )*) => {
+        /// What a daemon does: one function a method of the contract, called from many threads at
+        /// once. The engine implements this; tests put a fake in its place.
+        pub trait Backend: Send + Sync {
+            $( backend_fn!($style, $(#[doc = $d])* $f, $a, $r); )*
+        }
+
+        /// The methods as types, for callers.
+        pub mod method {
+            use super::*;
+            $(
+                $(#[doc = $d])*
+                pub struct $name;
+                impl Method for $name {
+                    const NAME: &'static str = stringify!($name);
+                    const STREAM: bool = is_stream!($style);
+                    type Args = $a;
+                    type Reply = $r;
+                }
+            )*
+        }
+
+        /// Runs one call.
+        pub(crate) fn dispatch(
+            backend: &dyn Backend,
+            caller: &Caller,
+            name: &str,
+            more: bool,
+            parameters: Value,
+            replier: &mut dyn Replier,
+        ) -> Outcome {
+            match name {
+                $( stringify!($name) => {
+                    if is_owner!($who) && !caller.owner {
+                        return Outcome::Failed(Failure::new(
+                            FailureCode::PermissionDenied, "permission denied"));
+                    }
+                    if is_stream!($style) && !more {
+                        return Outcome::ExpectedMore;
+                    }
+                    let args: $a = match serde_json::from_value(parameters) {
+                        Ok(args) => args,
+                        Err(e) => return Outcome::BadParameter(e.to_string()),
+                    };
+                    run!($style, backend, caller, args, replier, $f, $r)
+                } )*
+                _ => Outcome::Unknown,
+            }
+        }
+
+        fn write_methods(out: &mut String) {
+            $( schema::write_method::<$a, $r>(out, stringify!($name), &[$($d),*]); )*
+        }
+
+        /// Names of all methods.
+        pub const METHODS: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+contract_methods! {
+    /// Versions of the daemon and of the contract.
+    unary open GetVersion get_version(Empty) -> GetVersionReply;
+    /// Pools that could be imported.
+    unary owner DiscoverPools discover_pools(DiscoverPoolsArgs) -> DiscoverPoolsReply;
+    /// Imports a pool. Nothing is mounted; the client does that with Mount.
+    unary owner ImportPool import_pool(ImportPoolArgs) -> ImportPoolReply;
+    /// Unmounts and exports a pool.
+    unary owner ExportPool export_pool(ExportPoolArgs) -> Empty;
+    /// Imported pools with properties, devices, health and errors.
+    unary open GetPools get_pools(GetPoolsArgs) -> GetPoolsReply;
+    /// Command history of a pool (streamed).
+    stream owner GetHistory get_history(GetHistoryArgs) -> GetHistoryReply;
+    /// Events since the daemon started, and new ones (streamed).
+    stream open WatchEvents watch_events(WatchEventsArgs) -> WatchEventsReply;
+    /// Forgets all events.
+    unary owner ClearEvents clear_events(Empty) -> ClearEventsReply;
+    /// Datasets with properties (streamed).
+    stream open ListDatasets list_datasets(ListDatasetsArgs) -> ListDatasetsReply;
+    /// Mounts datasets.
+    unary owner Mount mount(MountArgs) -> ItemResults;
+    /// Unmounts datasets.
+    unary owner Unmount unmount(UnmountArgs) -> ItemResults;
+    /// What is mounted.
+    unary open ListMounts list_mounts(Empty) -> ListMountsReply;
+    /// Loads the key of an encryption root.
+    unary owner LoadKey load_key(LoadKeyArgs) -> Empty;
+    /// Forgets the key of an encryption root.
+    unary owner UnloadKey unload_key(UnloadKeyArgs) -> Empty;
+    /// Cache and I/O counters.
+    unary open GetStats get_stats(Empty) -> GetStatsReply;
+    /// Unmounts everything, closes all pools and ends the daemon.
+    unary owner Shutdown shutdown(ShutdownArgs) -> Empty;
+}
+
+macro_rules! write_structs { ($out:ident: $($t:ty),* $(,)?) => {$(
+    schema::write_struct::<$t>($out, stringify!($t));
+)*}; }
+macro_rules! write_enums { ($out:ident: $($t:ident),* $(,)?) => {$(
+    schema::write_enum($out, stringify!($t), $t::DOC, $t::WORDS);
+)*}; }
+
+fn write_types(out: &mut String) {
+    use crate::*;
+    write_enums!(out: FailureCode, PoolState, ScanFunction, ScanState, MultihostState,
+        CheckpointState, VdevState, VdevAux, JobState, DatasetKind, PropertySource);
+    write_structs!(out: Raw, Property, LeafJob, RebuildStats, VdevStats, VdevNode, ScanStats,
+        RemovalStats, ExpandStats, CheckpointStats, ErrorEntry, DedupBucket, DedupStats,
+        ImportablePool, Pool, HistoryRecord, EventValue, Event, Dataset, MountEntry, Search, Rewind,
+        RewindInfo, MountItem, ItemResult, Failure);
+}
+
+/// The interface definition as generated from the code.
+pub fn generate_interface() -> String {
+    let mut out = String::new();
+    out.push_str("# Management of uzfs pools, datasets and mounts.\n#\n");
+    out.push_str("# Numbers are raw: bytes, seconds since 1970, ratios times 100. A number that uses all 64\n");
+    out.push_str("# bits is a decimal string. Fields marked with ? may be left out. Keys are hexadecimal.\n");
+    out.push_str("# Methods marked (streamed) must be called with `more`.\n");
+    out.push_str(&format!("interface {INTERFACE}\n"));
+    write_types(&mut out);
+    write_methods(&mut out);
+    out.push_str("\n# The call failed.\nerror Failed (\n");
+    let fields = Failure::fields();
+    for (i, f) in fields.iter().enumerate() {
+        let comma = if i + 1 < fields.len() { "," } else { "" };
+        out.push_str(&format!("  {}: {}{comma}\n", f.name, f.spelling));
+    }
+    out.push_str(")\n");
+    out
+}
+
+/// The interface definition as checked in and as served.
+pub const INTERFACE_TEXT: &str = include_str!("../io.uzfs.Manage1.varlink");

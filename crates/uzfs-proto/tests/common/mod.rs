@@ -1,0 +1,162 @@
+//! Backends and a server in this process.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use uzfs_proto::*;
+
+/// A server that stops when dropped.
+pub struct Server {
+    /// Its socket.
+    pub path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+/// Serves `backend` on a fresh socket.
+pub fn start(backend: impl Backend + 'static) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let thread = std::thread::spawn(move || {
+        server::serve(&listener, &backend, &|| asked.load(Ordering::SeqCst)).unwrap();
+    });
+    Server { path, stop, thread: Some(thread), _dir: dir }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = UnixStream::connect(&self.path);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn no<T>() -> Result<T, Failure> {
+    Err(Failure::new(FailureCode::NoSuchPool, "no such pool"))
+}
+
+/// No pools, but a thousand datasets.
+pub struct Quiet;
+
+/// Waits for events that never come.
+pub struct Follow {
+    /// Passed when the stream has started.
+    pub started: Arc<Barrier>,
+    /// Passed when the stream has ended.
+    pub ended: Arc<Barrier>,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Follow { started: Arc::new(Barrier::new(2)), ended: Arc::new(Barrier::new(2)) }
+    }
+}
+
+fn thousand(sink: &mut dyn Sink<ListDatasetsReply>) {
+    for part in 0..10 {
+        let datasets = (part * 100..(part + 1) * 100)
+            .map(|i| Dataset {
+                name: format!("pool/fs{i}"),
+                kind: DatasetKind::Filesystem,
+                guid: U64(i),
+                createtxg: U64(i),
+                inconsistent: false,
+                properties: Default::default(),
+            })
+            .collect();
+        if !sink.send(ListDatasetsReply { datasets, failures: vec![] }) {
+            return;
+        }
+    }
+}
+
+macro_rules! backend {
+    ($name:ident, $events:expr) => {
+        impl Backend for $name {
+            fn get_version(&self, caller: &Caller, _: Empty) -> Result<GetVersionReply, Failure> {
+                assert!(caller.owner && caller.pid == std::process::id());
+                Ok(GetVersionReply { version: "0".into(), openzfs: "2.3.2".into(), protocol: PROTOCOL, pid: 1 })
+            }
+            fn discover_pools(&self, _: &Caller, _: DiscoverPoolsArgs) -> Result<DiscoverPoolsReply, Failure> {
+                no()
+            }
+            fn import_pool(&self, _: &Caller, _: ImportPoolArgs) -> Result<ImportPoolReply, Failure> {
+                no()
+            }
+            fn export_pool(&self, _: &Caller, _: ExportPoolArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn get_pools(&self, _: &Caller, _: GetPoolsArgs) -> Result<GetPoolsReply, Failure> {
+                no()
+            }
+            fn get_history(
+                &self,
+                _: &Caller,
+                _: GetHistoryArgs,
+                _: &mut dyn Sink<GetHistoryReply>,
+            ) -> Result<(), Failure> {
+                no()
+            }
+            fn watch_events(
+                &self,
+                _: &Caller,
+                _: WatchEventsArgs,
+                sink: &mut dyn Sink<WatchEventsReply>,
+            ) -> Result<(), Failure> {
+                let run: fn(&$name, &mut dyn Sink<WatchEventsReply>) = $events;
+                run(self, sink);
+                Ok(())
+            }
+            fn clear_events(&self, _: &Caller, _: Empty) -> Result<ClearEventsReply, Failure> {
+                no()
+            }
+            fn list_datasets(
+                &self,
+                _: &Caller,
+                _: ListDatasetsArgs,
+                sink: &mut dyn Sink<ListDatasetsReply>,
+            ) -> Result<(), Failure> {
+                thousand(sink);
+                Ok(())
+            }
+            fn mount(&self, _: &Caller, _: MountArgs) -> Result<ItemResults, Failure> {
+                no()
+            }
+            fn unmount(&self, _: &Caller, _: UnmountArgs) -> Result<ItemResults, Failure> {
+                no()
+            }
+            fn list_mounts(&self, _: &Caller, _: Empty) -> Result<ListMountsReply, Failure> {
+                no()
+            }
+            fn load_key(&self, _: &Caller, _: LoadKeyArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn unload_key(&self, _: &Caller, _: UnloadKeyArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
+                no()
+            }
+            fn shutdown(&self, _: &Caller, _: ShutdownArgs) -> Result<Empty, Failure> {
+                no()
+            }
+        }
+    };
+}
+
+backend!(Quiet, |_, _| {});
+backend!(Follow, |this, sink| {
+    this.started.wait();
+    while !sink.gone() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    this.ended.wait();
+});
