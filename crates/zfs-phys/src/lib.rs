@@ -22,6 +22,7 @@ pub mod nvlist_native;
 pub mod objset;
 pub mod read;
 pub mod uberblock;
+pub mod unicode;
 
 pub use blkptr::{BlkPtr, Dva};
 pub use error::{DecodeError, Result};
