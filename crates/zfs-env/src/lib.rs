@@ -1,1 +1,20 @@
-//! The environment of the engine: block devices, clock, randomness, task pools
+//! The environment of the engine: block devices, clock, task pool.
+//!
+//! Purpose: the only crate of the engine that touches the operating system. Everything above it reads disks through
+//! [`BlockDevice`], tells time through [`Clock`] and runs background work on a [`TaskPool`], so that tests can put a
+//! simulated disk ([`MemDevice`]) or clock in their place.
+//!
+//! Rejected alternative: an async runtime. Reads of cached data never leave the caller's thread, and reads of disks
+//! are few and large; threads that block are simpler and, on files in the page cache, faster.
+
+pub mod clock;
+pub mod device;
+pub mod file;
+pub mod mem;
+pub mod pool;
+
+pub use clock::{Clock, SimClock, SystemClock};
+pub use device::BlockDevice;
+pub use file::FileDevice;
+pub use mem::MemDevice;
+pub use pool::TaskPool;

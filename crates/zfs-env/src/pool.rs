@@ -1,0 +1,128 @@
+//! A fixed set of threads that run short tasks.
+//!
+//! Invariants: the queue is bounded, so that producers of background work cannot outrun the machine; [`TaskPool::run`]
+//! never waits for a free thread without working itself, so tasks may use the pool they run on.
+
+use crossbeam_channel::{Sender, TrySendError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Threads fed from one bounded queue. Dropping the pool lets queued tasks finish in the background.
+#[derive(Debug)]
+pub struct TaskPool {
+    queue: Sender<Task>,
+    threads: usize,
+}
+
+impl TaskPool {
+    /// Starts `threads` (at least one) threads called `name`. Fails when the system refuses a thread.
+    pub fn new(name: &str, threads: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
+        let (queue, tasks) = crossbeam_channel::bounded::<Task>(threads * 64);
+        for i in 0..threads {
+            let tasks = tasks.clone();
+            std::thread::Builder::new().name(format!("{name}-{i}")).spawn(move || {
+                for task in tasks {
+                    // A task that panics must not take the thread along: others queue behind it.
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
+                }
+            })?;
+        }
+        Ok(Self { queue, threads })
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Queues a task; tells whether there was room.
+    pub fn try_spawn(&self, task: impl FnOnce() + Send + 'static) -> bool {
+        match self.queue.try_send(Box::new(task)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Runs all of `jobs`, on the pool's threads and on the caller's, and gives their results in order. A job whose
+    /// run panicked has no result.
+    pub fn run<T: Send + 'static>(&self, jobs: Vec<Box<dyn FnOnce() -> T + Send>>) -> Vec<Option<T>> {
+        let count = jobs.len();
+        let slots: Arc<Vec<Slot<T>>> = Arc::new(jobs.into_iter().map(Slot::new).collect());
+        let next = Arc::new(AtomicUsize::new(0));
+        let (done, finished) = crossbeam_channel::bounded(count.max(1));
+        for _ in 1..count.min(self.threads + 1) {
+            let (slots, next, done) = (slots.clone(), next.clone(), done.clone());
+            self.try_spawn(move || work(&slots, &next, &done));
+        }
+        work(&slots, &next, &done);
+        for _ in 0..count {
+            // Every slot was taken by somebody who reports it, even when the job panics.
+            let _ = finished.recv();
+        }
+        slots.iter().map(|s| s.result.lock().take()).collect()
+    }
+}
+
+struct Slot<T> {
+    job: parking_lot::Mutex<Option<Box<dyn FnOnce() -> T + Send>>>,
+    result: parking_lot::Mutex<Option<T>>,
+}
+
+impl<T> Slot<T> {
+    fn new(job: Box<dyn FnOnce() -> T + Send>) -> Self {
+        Self { job: parking_lot::Mutex::new(Some(job)), result: parking_lot::Mutex::new(None) }
+    }
+}
+
+fn work<T>(slots: &[Slot<T>], next: &AtomicUsize, done: &Sender<()>) {
+    while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let job = slot.job.lock().take();
+        if let Some(job) = job {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).ok();
+            *slot.result.lock() = result;
+        }
+        let _ = done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_panics_are_contained() {
+        let pool = TaskPool::new("test", 2).unwrap();
+        let jobs = (0..100usize)
+            .map(|i| {
+                Box::new(move || {
+                    assert!(i != 50, "job 50 fails");
+                    i * 2
+                }) as Box<dyn FnOnce() -> usize + Send>
+            })
+            .collect();
+        let got = pool.run(jobs);
+        for (i, r) in got.into_iter().enumerate() {
+            assert_eq!(r, (i != 50).then_some(i * 2));
+        }
+    }
+
+    #[test]
+    fn tasks_may_run_jobs_on_their_own_pool() {
+        let pool = Arc::new(TaskPool::new("test", 1).unwrap());
+        let inner = pool.clone();
+        let outer: Vec<Box<dyn FnOnce() -> usize + Send>> = vec![
+            Box::new(move || {
+                inner
+                    .run(vec![Box::new(|| 1usize) as Box<_>, Box::new(|| 2usize) as Box<_>])
+                    .into_iter()
+                    .flatten()
+                    .sum()
+            }),
+            Box::new(|| 10),
+        ];
+        assert_eq!(pool.run(outer).into_iter().flatten().sum::<usize>(), 13);
+    }
+}
