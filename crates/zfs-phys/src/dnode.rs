@@ -79,7 +79,8 @@ impl DnodePhys {
         if nlevels == 0 || nlevels > DN_MAX_LEVELS {
             return Err(r.err(format!("{nlevels} levels")));
         }
-        if !(12..=17).contains(&indblkshift) && !(nlevels == 1 && indblkshift < 64) {
+        let plausible = (12..=17).contains(&indblkshift) || (nlevels == 1 && indblkshift < 64);
+        if !plausible {
             return Err(r.err(format!("indirect block shift {indblkshift}")));
         }
         let size = (usize::from(extra_slots) + 1) * DNODE_SIZE;

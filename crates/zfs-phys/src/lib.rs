@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod acl;
 pub mod blkptr;
+pub mod bpobj;
 pub mod dnode;
 pub mod enums;
 pub mod error;
@@ -21,8 +23,13 @@ pub mod nvlist;
 pub mod nvlist_native;
 pub mod objset;
 pub mod read;
+pub mod sa;
+pub mod spacemap;
 pub mod uberblock;
 pub mod unicode;
+pub mod zap;
+pub mod zil;
+pub mod znode;
 
 pub use blkptr::{BlkPtr, Dva};
 pub use error::{DecodeError, Result};
