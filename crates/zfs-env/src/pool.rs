@@ -66,6 +66,18 @@ impl TaskPool {
     }
 }
 
+/// Runs `f` on `threads` threads called `name` (the caller's among them, which has number 0) and waits for all. A
+/// thread that the system refuses is done without: `f` must not need its peers.
+pub fn run_scoped(name: &str, threads: usize, f: impl Fn(usize) + Sync) {
+    std::thread::scope(|scope| {
+        for i in 1..threads {
+            let f = &f;
+            let _ = std::thread::Builder::new().name(format!("{name}-{i}")).spawn_scoped(scope, move || f(i));
+        }
+        f(0);
+    });
+}
+
 struct Slot<T> {
     job: parking_lot::Mutex<Option<Box<dyn FnOnce() -> T + Send>>>,
     result: parking_lot::Mutex<Option<T>>,
@@ -107,6 +119,15 @@ mod tests {
         for (i, r) in got.into_iter().enumerate() {
             assert_eq!(r, (i != 50).then_some(i * 2));
         }
+    }
+
+    #[test]
+    fn scoped_threads_borrow_and_finish() {
+        let sum = AtomicUsize::new(0);
+        run_scoped("test", 3, |i| {
+            sum.fetch_add(i + 1, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 6);
     }
 
     #[test]
