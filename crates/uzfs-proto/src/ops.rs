@@ -191,7 +191,7 @@ contract_structs! {
         /// How many levels below the roots; none for all. A snapshot or bookmark is one level below
         /// its dataset.
         pub depth: Option<u64>,
-        /// Kinds wanted; empty for all.
+        /// Kinds wanted, for the roots too; empty for all.
         pub kinds: Vec<DatasetKind>,
         /// Properties wanted by name, also `user:props`, `written@SNAP`, `userused@WHO`; none for
         /// every native and user property.
@@ -213,8 +213,11 @@ contract_structs! {
         pub dataset: String,
         /// Absolute path.
         pub mountpoint: String,
-        /// Mount options, such as `ro`, `noatime`.
+        /// Mount options the user asked for, such as `ro`, `noatime`; they go before those that
+        /// follow from the dataset's properties.
         pub options: Vec<String>,
+        /// Also over a directory that is not empty (`-O`, or the `overlay` property).
+        pub overlay: bool,
     }
 
     /// Parameters of Mount.
@@ -222,8 +225,6 @@ contract_structs! {
     pub struct MountArgs {
         /// What to mount, in this order.
         pub items: Vec<MountItem>,
-        /// Also over a directory that is not empty (`-O`).
-        pub overlay: bool,
         /// Make missing directories of the mount points.
         pub create: bool,
     }
