@@ -1,0 +1,96 @@
+//! One load at a time for each block: later callers wait for the first one's result.
+//!
+//! Invariant: a flight is always landed, also when its loader panics, so nobody waits for ever.
+
+use super::CacheKey;
+use crate::buf::Buf;
+use crate::error::{Error, ErrorKind, Result};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SHARDS: usize = 64;
+
+#[derive(Default)]
+struct Flight {
+    result: Mutex<Option<Result<Buf>>>,
+    landed: Condvar,
+}
+
+pub(super) struct Flights {
+    shards: Vec<Mutex<HashMap<CacheKey, Arc<Flight>>>>,
+    hasher: RandomState,
+    coalesced: AtomicU64,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            coalesced: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Lands the flight when the loader is left, however that happens.
+struct Landing<'a> {
+    flights: &'a Flights,
+    key: CacheKey,
+    flight: Arc<Flight>,
+    result: Option<Result<Buf>>,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let result = self
+            .result
+            .take()
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Bug, "the thread reading a block panicked")));
+        // Off the table first: whoever comes now looks into the cache again.
+        self.flights.shard(&self.key).lock().remove(&self.key);
+        *self.flight.result.lock() = Some(result);
+        self.flight.landed.notify_all();
+    }
+}
+
+impl Flights {
+    fn shard(&self, key: &CacheKey) -> &Mutex<HashMap<CacheKey, Arc<Flight>>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    pub(super) fn coalesced(&self) -> u64 {
+        self.coalesced.load(Ordering::Relaxed)
+    }
+
+    /// Runs `load`, or waits for the one that runs already.
+    pub(super) fn join(&self, key: CacheKey, load: impl FnOnce() -> Result<Buf>) -> Result<Buf> {
+        let (flight, first) = {
+            let mut table = self.shard(&key).lock();
+            match table.get(&key) {
+                Some(flight) => (flight.clone(), false),
+                None => {
+                    let flight = Arc::new(Flight::default());
+                    table.insert(key, flight.clone());
+                    (flight, true)
+                }
+            }
+        };
+        if first {
+            let mut landing = Landing { flights: self, key, flight, result: None };
+            let result = load();
+            landing.result = Some(result.clone());
+            return result;
+        }
+        self.coalesced.fetch_add(1, Ordering::Relaxed);
+        let mut result = flight.result.lock();
+        loop {
+            if let Some(result) = &*result {
+                return result.clone();
+            }
+            flight.landed.wait(&mut result);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The cache of blocks: one byte budget for all pools of the process.
+//!
+//! Purpose: a block read once is not read again while there is room. File data is kept as it was stored (compressed),
+//! so the budget holds several times its size; metadata is kept decompressed, because it is looked at again and again
+//! in small pieces. A small second layer keeps the most recently decompressed data blocks, so that many small reads of
+//! one record decompress it once.
+//!
+//! Policy: S3-FIFO (three FIFO queues: newcomers, residents, ghosts), chosen over OpenZFS's ARC because a hit only
+//! sets an atomic counter — no list is touched, so hits take a shard's lock shared, and shards are many — and because
+//! a scan passes through the newcomers' tenth of the cache without evicting what is in use. It has what ARC's two
+//! lists and their ghosts are for: recency, frequency, and memory of what was evicted too early.
+//!
+//! Concurrent misses of a block are one read: the first caller loads, the others wait for its result
+//! ([`flight`]). Lock order: flight table of a shard, then queues of a shard; never two shards at once.
+
+mod flight;
+mod layer;
+
+use crate::buf::Buf;
+use crate::codec;
+use crate::error::Result;
+use flight::Flights;
+use layer::{Layer, Stored};
+use std::sync::atomic::{AtomicU64, Ordering};
+use zfs_phys::BlkPtr;
+use zfs_phys::enums::CompressKind;
+
+/// What the decompressed layer may use of the budget: one part in this many.
+const HOT_PART: u64 = 8;
+
+/// Identity of a block: the pool's opening, its first address and when it was written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheKey {
+    instance: u64,
+    dva: [u64; 2],
+    birth: u64,
+    /// Decrypted contents, to be forgotten when a key is unloaded.
+    protected: bool,
+}
+
+impl CacheKey {
+    /// Identity of the block that `bp` points to in opening `instance` of a pool.
+    pub fn new(instance: u64, bp: &BlkPtr) -> Self {
+        Self { instance, dva: bp.dva(0).word, birth: bp.physical_birth(), protected: bp.is_encrypted() }
+    }
+}
+
+/// What a loader gives: decrypted bytes, still compressed.
+pub struct Loaded {
+    /// The bytes.
+    pub bytes: Buf,
+    /// How they are compressed.
+    pub compress: CompressKind,
+    /// Size when decompressed.
+    pub lsize: usize,
+}
+
+/// Figures of the cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArcStats {
+    /// Lookups that found the block.
+    pub hits: u64,
+    /// Of those, how many found it decompressed already.
+    pub hot_hits: u64,
+    /// Lookups that had to read.
+    pub misses: u64,
+    /// Lookups that waited for somebody else's read of the same block.
+    pub coalesced: u64,
+    /// Blocks thrown out.
+    pub evictions: u64,
+    /// Bytes held.
+    pub used: u64,
+    /// Bytes that may be held.
+    pub budget: u64,
+    /// Blocks held, both layers.
+    pub entries: u64,
+}
+
+/// The cache. Shared by all pools through an `Arc`.
+pub struct ArcCache {
+    cold: Layer,
+    hot: Layer,
+    flights: Flights,
+    hits: AtomicU64,
+    hot_hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl ArcCache {
+    /// A cache that holds at most `budget` bytes.
+    pub fn new(budget: u64) -> Self {
+        Self {
+            cold: Layer::new(budget - budget / HOT_PART),
+            hot: Layer::new(budget / HOT_PART),
+            flights: Flights::default(),
+            hits: AtomicU64::new(0),
+            hot_hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the budget and evicts down to it at once.
+    pub fn set_budget(&self, budget: u64) {
+        self.cold.set_budget(budget - budget / HOT_PART);
+        self.hot.set_budget(budget / HOT_PART);
+    }
+
+    /// Whether the block is there.
+    pub fn contains(&self, key: CacheKey) -> bool {
+        self.cold.contains(&key) || self.hot.contains(&key)
+    }
+
+    /// The block's logical bytes, loading them with `load` when nobody has them yet. An error goes to all who waited,
+    /// and is not cached.
+    pub fn get_or_load(&self, key: CacheKey, metadata: bool, load: impl FnOnce() -> Result<Loaded>) -> Result<Buf> {
+        if let Some(found) = self.lookup(&key) {
+            return found;
+        }
+        self.flights.join(key, || {
+            // It may have landed between the lookup and taking off.
+            if let Some(found) = self.lookup(&key) {
+                return found;
+            }
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            let loaded = load()?;
+            if loaded.compress == CompressKind::Off {
+                self.cold.insert(key, Stored::Plain(loaded.bytes.clone()));
+                return Ok(loaded.bytes);
+            }
+            let plain = Buf::from(codec::decompress(loaded.compress, &loaded.bytes, loaded.lsize)?);
+            if metadata {
+                self.cold.insert(key, Stored::Plain(plain.clone()));
+            } else {
+                self.cold.insert(key, Stored::Packed(loaded.bytes, loaded.compress, loaded.lsize));
+                self.hot.insert(key, Stored::Plain(plain.clone()));
+            }
+            Ok(plain)
+        })
+    }
+
+    fn lookup(&self, key: &CacheKey) -> Option<Result<Buf>> {
+        if let Some(Stored::Plain(plain)) = self.hot.get(key) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            self.hot_hits.fetch_add(1, Ordering::Relaxed);
+            return Some(Ok(plain));
+        }
+        let stored = self.cold.get(key)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        match stored {
+            Stored::Plain(plain) => {
+                self.hot_hits.fetch_add(1, Ordering::Relaxed);
+                Some(Ok(plain))
+            }
+            Stored::Packed(bytes, compress, lsize) => Some(codec::decompress(compress, &bytes, lsize).map(|plain| {
+                let plain = Buf::from(plain);
+                self.hot.insert(*key, Stored::Plain(plain.clone()));
+                plain
+            })),
+        }
+    }
+
+    /// Forgets all blocks of an opening of a pool.
+    pub fn purge(&self, instance: u64) {
+        self.cold.retain(|k| k.instance != instance);
+        self.hot.retain(|k| k.instance != instance);
+    }
+
+    /// Forgets all decrypted blocks of an opening of a pool; called when a key is unloaded.
+    pub fn purge_decrypted(&self, instance: u64) {
+        self.cold.retain(|k| k.instance != instance || !k.protected);
+        self.hot.retain(|k| k.instance != instance || !k.protected);
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> ArcStats {
+        ArcStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            hot_hits: self.hot_hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            coalesced: self.flights.coalesced(),
+            evictions: self.cold.evictions() + self.hot.evictions(),
+            used: self.cold.used() + self.hot.used(),
+            budget: self.cold.budget() + self.hot.budget(),
+            entries: self.cold.entries() + self.hot.entries(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zfs_phys::Dva;
+
+    fn key(n: u64) -> CacheKey {
+        CacheKey { instance: 1, dva: Dva::new(0, n << 12, 4096, false).word, birth: n, protected: n % 2 == 0 }
+    }
+
+    fn put(arc: &ArcCache, n: u64, len: usize) -> Buf {
+        arc.get_or_load(key(n), true, || {
+            Ok(Loaded { bytes: vec![n as u8; len].into(), compress: CompressKind::Off, lsize: len })
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn budget_holds_and_scans_pass_by() {
+        let arc = ArcCache::new(4 << 20);
+        for _ in 0..4 {
+            for n in 0..64 {
+                put(&arc, n, 8192);
+            }
+        }
+        let misses = arc.stats().misses;
+        assert_eq!(misses, 64);
+        for n in 1000..5000 {
+            put(&arc, n, 8192);
+            assert!(arc.stats().used <= 4 << 20);
+        }
+        let before = arc.stats().misses;
+        for n in 0..64 {
+            put(&arc, n, 8192);
+        }
+        let lost = arc.stats().misses - before;
+        assert!(lost < 16, "a scan threw out {lost} of 64 blocks in use");
+    }
+
+    #[test]
+    fn purging_forgets_by_opening_and_by_secrecy() {
+        let arc = ArcCache::new(1 << 20);
+        put(&arc, 1, 100);
+        put(&arc, 2, 100);
+        arc.purge_decrypted(1);
+        assert!(arc.contains(key(1)) && !arc.contains(key(2)));
+        arc.purge(1);
+        assert_eq!((arc.stats().entries, arc.stats().used), (0, 0));
+    }
+
+    #[test]
+    fn shrinking_evicts_at_once() {
+        let arc = ArcCache::new(8 << 20);
+        for n in 0..500 {
+            put(&arc, n, 8192);
+        }
+        arc.set_budget(1 << 20);
+        assert!(arc.stats().used <= 1 << 20);
+    }
+
+    #[test]
+    fn concurrent_misses_read_once() {
+        let arc = ArcCache::new(1 << 20);
+        let loads = AtomicU64::new(0);
+        let gate = std::sync::Barrier::new(8);
+        std::thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| {
+                    gate.wait();
+                    let got = arc.get_or_load(key(7), false, || {
+                        loads.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        Ok(Loaded { bytes: vec![7; 10].into(), compress: CompressKind::Off, lsize: 10 })
+                    });
+                    assert_eq!(got.unwrap().len(), 10);
+                });
+            }
+        });
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_loader_that_panics_leaves_no_waiter_behind() {
+        let arc = ArcCache::new(1 << 20);
+        let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = arc.get_or_load(key(1), false, || panic!("loader"));
+        }));
+        assert!(gone.is_err());
+        assert_eq!(put(&arc, 1, 5).len(), 5);
+    }
+}

@@ -1,0 +1,77 @@
+//! What went wrong while reading, kept within bounds: blocks lost, and damage that a writable pool would repair.
+//!
+//! Both lists are bounded; what does not fit is counted. Lock order: each list has a leaf lock of its own.
+
+use crate::bookmark::Zbookmark;
+use crate::error::ErrorKind;
+use crate::vdev::Damage;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const MOST_LOST: usize = 65_536;
+const MOST_DAMAGE: usize = 16_384;
+
+/// Errors of one opened pool.
+#[derive(Debug, Default)]
+pub struct ErrorSink {
+    lost: Mutex<BTreeMap<Zbookmark, ErrorKind>>,
+    damage: Mutex<VecDeque<(Zbookmark, Damage)>>,
+    left_out: AtomicU64,
+    damage_seen: AtomicU64,
+}
+
+impl ErrorSink {
+    /// Notes a block that no copy could give.
+    pub fn unreadable(&self, bm: &Zbookmark, kind: ErrorKind) {
+        let mut lost = self.lost.lock();
+        if lost.len() < MOST_LOST || lost.contains_key(bm) {
+            lost.insert(*bm, kind);
+        } else {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes damage found in a block; old entries make room for new ones.
+    pub fn damaged(&self, bm: &Zbookmark, found: &[Damage]) {
+        if found.is_empty() {
+            return;
+        }
+        self.damage_seen.fetch_add(found.len() as u64, Ordering::Relaxed);
+        let mut damage = self.damage.lock();
+        for d in found {
+            if damage.len() >= MOST_DAMAGE {
+                damage.pop_front();
+            }
+            damage.push_back((*bm, *d));
+        }
+    }
+
+    /// Blocks that could not be read, in order of bookmark.
+    pub fn lost(&self) -> Vec<(Zbookmark, ErrorKind)> {
+        self.lost.lock().iter().map(|(b, k)| (*b, *k)).collect()
+    }
+
+    /// Damage found most recently.
+    pub fn damage(&self) -> Vec<(Zbookmark, Damage)> {
+        self.damage.lock().iter().copied().collect()
+    }
+
+    /// Pieces of damage found so far.
+    pub fn damage_count(&self) -> u64 {
+        self.damage_seen.load(Ordering::Relaxed)
+    }
+
+    /// Lost blocks that found no room in the list.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Forgets everything (`zpool clear`).
+    pub fn clear(&self) {
+        self.lost.lock().clear();
+        self.damage.lock().clear();
+        self.left_out.store(0, Ordering::Relaxed);
+        self.damage_seen.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,45 @@
+//! Leaves: disks and image files. Allocatable space starts behind two labels and the boot area.
+
+use super::tree::Vdev;
+use super::{ReadIo, VdevError};
+use zfs_phys::label::VDEV_LABEL_START_SIZE;
+
+impl Vdev {
+    /// Reads raw bytes of a leaf at `offset` of its allocatable area and counts; judges nothing.
+    pub(crate) fn leaf_read(&self, offset: u64, buf: &mut [u8], speculative: bool) -> Result<(), VdevError> {
+        let Some(device) = self.device().filter(|_| self.state().is_readable()) else {
+            return Err(VdevError::NoDevice);
+        };
+        let end = offset.checked_add(buf.len() as u64).ok_or(VdevError::Invalid)?;
+        if end > self.leaf_asize() {
+            return Err(VdevError::Invalid);
+        }
+        let result = device.read_at(VDEV_LABEL_START_SIZE + offset, buf);
+        match result {
+            Ok(()) => {
+                self.stats.count_read(buf.len() as u64);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(vdev = self.guid(), offset, size = buf.len(), %error, "read failed");
+                if !speculative {
+                    self.stats.count_read_error();
+                }
+                Err(VdevError::Io)
+            }
+        }
+    }
+
+    pub(super) fn read_leaf(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> Result<(), VdevError> {
+        let size = buf.len() as u64;
+        if let Err(e) = self.leaf_read(offset, buf, io.speculative) {
+            io.blame(self, offset, size, e);
+            return Err(e);
+        }
+        if (io.good)(buf) {
+            return Ok(());
+        }
+        io.blame(self, offset, size, VdevError::Checksum);
+        Err(VdevError::Checksum)
+    }
+}

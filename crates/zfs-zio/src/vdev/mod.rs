@@ -1,0 +1,84 @@
+//! The vdev tree: where the bytes of a DVA are, and how to get them in spite of damage.
+//!
+//! Life cycle: built once from a configuration and opened devices, then never changed; a pool whose configuration
+//! changes builds a new tree. What does change — indirect mappings handed in later, counters — sits behind its own lock
+//! or is atomic, so reading needs no lock.
+//!
+//! Reading is one recursive call, [`Vdev::read`], that carries a verdict function ([`ReadIo::good`]) down: whoever has
+//! several ways to produce the bytes tries them until one is good. So a mirror picks the side that matches the
+//! checksum and RAID-Z finds silent corruption without either knowing what a checksum is.
+//!
+//! Counting follows OpenZFS: a leaf counts a read error when the device refuses, and a checksum error when its bytes
+//! were wrong; damage found is noted for healing ([`ReadIo::damage`]).
+//!
+//! Rejected alternative: a completion-driven state machine for every vdev type. Reads here are either one `pread` of
+//! cached pages or few and large; a blocking call tree is easier to prove right.
+
+pub mod leaf;
+pub mod mirror;
+pub mod state;
+pub mod tree;
+
+pub use state::{VdevAux, VdevState};
+pub use tree::{Vdev, VdevStats, VdevTree};
+
+/// Why a vdev could not produce good bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VdevError {
+    /// Bytes came, and they are wrong.
+    Checksum,
+    /// The device refused.
+    Io,
+    /// The device is not there.
+    NoDevice,
+    /// The address makes no sense on this vdev.
+    Invalid,
+}
+
+/// Something found wrong while reading, that a writable pool would repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Guid of the leaf.
+    pub vdev: u64,
+    /// Byte offset in the leaf's allocatable area.
+    pub offset: u64,
+    /// Bytes concerned.
+    pub size: u64,
+    /// What was wrong.
+    pub error: VdevError,
+}
+
+/// One read on its way down the tree.
+pub struct ReadIo<'a> {
+    /// Whether these bytes are the ones wanted.
+    pub good: &'a dyn Fn(&[u8]) -> bool,
+    /// Txg in which the block was written to disk; RAID-Z geometry and resilvered ranges depend on it.
+    pub birth: u64,
+    /// Read and judge every copy and column, not just one that suffices.
+    pub all_copies: bool,
+    /// Do not count what is found wrong: the caller is guessing.
+    pub speculative: bool,
+    /// What was found wrong.
+    pub damage: Vec<Damage>,
+}
+
+impl<'a> ReadIo<'a> {
+    /// A plain read of a block born in `birth`.
+    pub fn new(birth: u64, good: &'a dyn Fn(&[u8]) -> bool) -> Self {
+        Self { good, birth, all_copies: false, speculative: false, damage: Vec::new() }
+    }
+
+    /// Notes and counts damage on leaf `vdev`.
+    pub(crate) fn blame(&mut self, vdev: &Vdev, offset: u64, size: u64, error: VdevError) {
+        if self.speculative {
+            return;
+        }
+        if error == VdevError::Checksum {
+            vdev.stats.count_checksum_error();
+        }
+        // One block has at most a few hundred columns; more is a loop somewhere.
+        if self.damage.len() < 4096 {
+            self.damage.push(Damage { vdev: vdev.guid(), offset, size, error });
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Building the tree, its states and its counters.
+
+use super::state::{VdevAux, VdevState};
+use super::{ReadIo, VdevError};
+use crate::config::{VdevConfig, VdevKind};
+use crate::error::{Error, ErrorKind, Result};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use zfs_env::BlockDevice;
+use zfs_phys::label::{SPA_MINDEVSIZE, VDEV_LABEL_END_SIZE, VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE};
+
+/// Counters of one vdev since the pool was opened.
+#[derive(Debug, Default)]
+pub struct VdevStats {
+    reads: AtomicU64,
+    bytes: AtomicU64,
+    read_errors: AtomicU64,
+    checksum_errors: AtomicU64,
+}
+
+impl VdevStats {
+    pub(crate) fn count_read(&self, bytes: u64) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_read_error(&self) {
+        self.read_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_checksum_error(&self) {
+        self.checksum_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads that succeeded.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Reads the device refused.
+    pub fn read_errors(&self) -> u64 {
+        self.read_errors.load(Ordering::Relaxed)
+    }
+
+    /// Writes the device refused: none, as nothing is written.
+    pub fn write_errors(&self) -> u64 {
+        0
+    }
+
+    /// Reads that gave wrong bytes.
+    pub fn checksum_errors(&self) -> u64 {
+        self.checksum_errors.load(Ordering::Relaxed)
+    }
+
+    /// Sets all error counters to zero (`zpool clear`).
+    pub fn clear_errors(&self) {
+        self.read_errors.store(0, Ordering::Relaxed);
+        self.checksum_errors.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Ranges of txgs a vdev is known to lack, sorted; behind a lock of its own.
+type Dtl = RwLock<Vec<std::ops::Range<u64>>>;
+
+/// One vdev of an opened pool.
+pub struct Vdev {
+    /// Its configuration (the children's are in [`Vdev::children`]).
+    pub config: VdevConfig,
+    /// Vdevs below.
+    pub children: Vec<Vdev>,
+    /// Counters.
+    pub stats: VdevStats,
+    pub(crate) ashift: u32,
+    device: Option<Arc<dyn BlockDevice>>,
+    asize: u64,
+    state: AtomicU8,
+    aux: AtomicU8,
+    dtl: Dtl,
+}
+
+impl std::fmt::Debug for Vdev {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vdev")
+            .field("type", &self.config.kind.type_name())
+            .field("guid", &self.config.guid)
+            .field("state", &self.state())
+            .field("children", &self.children)
+            .finish()
+    }
+}
+
+/// Opens a leaf: gives its device, or why there is none.
+pub type OpenLeaf<'a> = &'a mut dyn FnMut(&VdevConfig) -> std::result::Result<Arc<dyn BlockDevice>, VdevAux>;
+
+impl Vdev {
+    /// Unique number.
+    pub fn guid(&self) -> u64 {
+        self.config.guid
+    }
+
+    /// Health.
+    pub fn state(&self) -> VdevState {
+        match self.state.load(Ordering::Relaxed) {
+            1 => VdevState::Closed,
+            2 => VdevState::Offline,
+            3 => VdevState::Removed,
+            4 => VdevState::CantOpen,
+            5 => VdevState::Faulted,
+            6 => VdevState::Degraded,
+            7 => VdevState::Healthy,
+            _ => VdevState::Unknown,
+        }
+    }
+
+    /// Why it is in that state.
+    pub fn aux(&self) -> VdevAux {
+        use VdevAux as A;
+        const ALL: [VdevAux; 21] = [
+            A::None,
+            A::OpenFailed,
+            A::CorruptData,
+            A::NoReplicas,
+            A::BadGuidSum,
+            A::TooSmall,
+            A::BadLabel,
+            A::VersionNewer,
+            A::VersionOlder,
+            A::UnsupFeat,
+            A::Spared,
+            A::ErrExceeded,
+            A::IoFailure,
+            A::BadLog,
+            A::External,
+            A::SplitPool,
+            A::BadAshift,
+            A::ExternalPersist,
+            A::Active,
+            A::ChildrenOffline,
+            A::AshiftTooBig,
+        ];
+        ALL.get(usize::from(self.aux.load(Ordering::Relaxed))).copied().unwrap_or(A::None)
+    }
+
+    pub(super) fn set_state(&self, state: VdevState, aux: VdevAux) {
+        self.state.store(state as u8, Ordering::Relaxed);
+        self.aux.store(aux as u8, Ordering::Relaxed);
+    }
+
+    /// The opened device of a leaf.
+    pub fn device(&self) -> Option<&Arc<dyn BlockDevice>> {
+        self.device.as_ref()
+    }
+
+    /// Allocatable bytes of an opened leaf.
+    pub fn leaf_asize(&self) -> u64 {
+        self.asize
+    }
+
+    /// Tells which txgs a leaf lacks (its dirty time log), so that reads prefer others.
+    pub fn set_dtl(&self, mut missing: Vec<std::ops::Range<u64>>) {
+        missing.retain(|r| r.start < r.end);
+        missing.sort_by_key(|r| r.start);
+        *self.dtl.write() = missing;
+    }
+
+    /// Whether the vdev is known to lack something written in `birth`.
+    pub fn is_stale(&self, birth: u64) -> bool {
+        self.dtl.read().iter().any(|r| r.contains(&birth))
+    }
+
+    /// Reads `buf.len()` bytes at `offset` of the vdev's allocatable area until [`ReadIo::good`] accepts them.
+    pub fn read(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> std::result::Result<(), VdevError> {
+        match self.config.kind {
+            VdevKind::Disk | VdevKind::File => self.read_leaf(io, offset, buf),
+            VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => self.read_mirror(io, offset, buf),
+            _ => Err(VdevError::NoDevice),
+        }
+    }
+
+    /// All leaves below, left to right.
+    pub fn leaves(&self) -> Vec<&Vdev> {
+        if self.config.kind.is_leaf() { vec![self] } else { self.children.iter().flat_map(Vdev::leaves).collect() }
+    }
+
+    /// The vdev of that guid.
+    pub fn find(&self, guid: u64) -> Option<&Vdev> {
+        if self.config.guid == guid { Some(self) } else { self.children.iter().find_map(|c| c.find(guid)) }
+    }
+
+    fn build(mut config: VdevConfig, ashift: u32, min_asize: u64, open: OpenLeaf<'_>) -> Vdev {
+        let below = min_asize_below(&config, min_asize);
+        let children: Vec<Vdev> =
+            std::mem::take(&mut config.children).into_iter().map(|c| Vdev::build(c, ashift, below, open)).collect();
+        let mut vdev = Vdev {
+            asize: config.asize,
+            config,
+            children,
+            stats: VdevStats::default(),
+            ashift,
+            device: None,
+            state: AtomicU8::new(0),
+            aux: AtomicU8::new(0),
+            dtl: RwLock::new(Vec::new()),
+        };
+        match vdev.config.kind {
+            VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),
+            VdevKind::Hole | VdevKind::Missing | VdevKind::Indirect | VdevKind::DraidSpare { .. } => {
+                vdev.set_state(VdevState::Healthy, VdevAux::None);
+            }
+            _ => vdev.evaluate(),
+        }
+        vdev
+    }
+
+    fn open_leaf(&mut self, min_asize: u64, open: OpenLeaf<'_>) {
+        let label_aux = match self.config.aux_state.as_deref() {
+            Some("external") => VdevAux::External,
+            _ => VdevAux::ErrExceeded,
+        };
+        if self.config.faulted && !self.config.removed {
+            return self.set_state(VdevState::Faulted, label_aux);
+        }
+        if self.config.offline {
+            return self.set_state(VdevState::Offline, VdevAux::None);
+        }
+        let device = match open(&self.config) {
+            Ok(device) => device,
+            Err(VdevAux::OpenFailed) if self.config.removed => {
+                return self.set_state(VdevState::Removed, VdevAux::None);
+            }
+            Err(aux) => return self.set_state(VdevState::CantOpen, aux),
+        };
+        let psize = device.size() - device.size() % VDEV_LABEL_SIZE;
+        if psize < SPA_MINDEVSIZE {
+            return self.set_state(VdevState::CantOpen, VdevAux::TooSmall);
+        }
+        self.asize = psize - VDEV_LABEL_START_SIZE - VDEV_LABEL_END_SIZE;
+        if self.asize < min_asize {
+            return self.set_state(VdevState::CantOpen, VdevAux::BadLabel);
+        }
+        self.device = Some(device);
+        match self.config.degraded {
+            true => self.set_state(VdevState::Degraded, VdevAux::ErrExceeded),
+            false => self.set_state(VdevState::Healthy, VdevAux::None),
+        }
+    }
+
+    /// Derives the state of an inner vdev from its children's.
+    fn evaluate(&self) {
+        let (mut faulted, mut degraded, mut corrupted) = (0u64, 0u64, false);
+        let is_root = self.config.kind == VdevKind::Root;
+        for child in self.children.iter().filter(|c| c.config.kind.is_concrete()) {
+            let state = child.state();
+            if !state.is_readable() {
+                if is_root && child.config.is_log { degraded += 1 } else { faulted += 1 }
+            } else if state <= VdevState::Degraded {
+                degraded += 1;
+            }
+            corrupted |= child.aux() == VdevAux::CorruptData;
+        }
+        // Top-level vdevs that nobody knows make the pool unusable too.
+        if is_root {
+            faulted += self.children.iter().filter(|c| c.config.kind == VdevKind::Missing).count() as u64;
+        }
+        let children = self.children.len() as u64;
+        let dead = match self.config.kind {
+            VdevKind::Root => faulted > 0,
+            VdevKind::Raidz { nparity } => faulted > nparity,
+            VdevKind::Draid { nparity, nchildren, .. } => {
+                faulted > nparity.saturating_mul(children / nchildren.unwrap_or(children).max(1))
+            }
+            _ => faulted == children,
+        };
+        if dead {
+            let all_offline = !is_root && children > 0 && self.children.iter().all(|c| c.state() == VdevState::Offline);
+            match () {
+                () if all_offline && !matches!(self.config.kind, VdevKind::Draid { .. } | VdevKind::Raidz { .. }) => {
+                    self.set_state(VdevState::Offline, VdevAux::ChildrenOffline);
+                }
+                () if is_root && corrupted => self.set_state(VdevState::CantOpen, VdevAux::CorruptData),
+                () => self.set_state(VdevState::CantOpen, VdevAux::NoReplicas),
+            }
+        } else if degraded + faulted != 0 {
+            self.set_state(VdevState::Degraded, VdevAux::None);
+        } else {
+            self.set_state(VdevState::Healthy, VdevAux::None);
+        }
+    }
+}
+
+/// Smallest acceptable size of a child.
+fn min_asize_below(config: &VdevConfig, min_asize: u64) -> u64 {
+    let children = config.children.len().max(1) as u64;
+    match config.kind {
+        VdevKind::Raidz { .. } => min_asize.div_ceil(children),
+        VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => min_asize,
+        _ => 0,
+    }
+}
+
+/// All vdevs of a pool.
+#[derive(Debug)]
+pub struct VdevTree {
+    root: Vdev,
+}
+
+impl VdevTree {
+    /// Builds the tree from the configuration of the root vdev, opening leaves with `open`. Missing devices do not
+    /// fail it: they show in the states. Fails when the configuration is not one of a pool.
+    pub fn build(config: VdevConfig, open: OpenLeaf<'_>) -> Result<Self> {
+        if config.kind != VdevKind::Root {
+            return Err(Error::invalid("the vdev tree does not start with a root"));
+        }
+        let mut config = config;
+        let tops = std::mem::take(&mut config.children);
+        let mut children = Vec::with_capacity(tops.len());
+        for (i, top) in tops.into_iter().enumerate() {
+            if top.id != i as u64 {
+                return Err(Error::corrupt(format!("top-level vdev {i} says it is number {}", top.id)));
+            }
+            if top.kind.is_concrete() && !(9..=16).contains(&top.ashift) {
+                return Err(Error::corrupt(format!("top-level vdev {i} has an ashift of {}", top.ashift)));
+            }
+            let mask = 1u64.checked_shl(top.metaslab_shift as u32).map_or(0, |m| m - 1);
+            let (ashift, min) = (top.ashift as u32, top.asize & !mask);
+            children.push(Vdev::build(top, ashift, min, open));
+        }
+        let mut root = Vdev::build(config, 0, 0, open);
+        root.children = children;
+        root.evaluate();
+        Ok(Self { root })
+    }
+
+    /// The root vdev; its children are the top-level vdevs, in the order DVAs number them.
+    pub fn root(&self) -> &Vdev {
+        &self.root
+    }
+
+    /// Top-level vdev `id`.
+    pub fn top(&self, id: u64) -> Option<&Vdev> {
+        self.root.children.get(usize::try_from(id).ok()?)
+    }
+
+    /// The vdev of that guid.
+    pub fn find(&self, guid: u64) -> Option<&Vdev> {
+        self.root.find(guid)
+    }
+
+    /// All leaves.
+    pub fn leaves(&self) -> Vec<&Vdev> {
+        self.root.leaves()
+    }
+
+    /// Fails when too much is missing to read the pool.
+    pub fn check_readable(&self) -> Result<()> {
+        match self.root.state() {
+            VdevState::CantOpen => {
+                Err(Error::new(ErrorKind::TooManyMissing, "one or more top-level vdevs are unavailable"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reading blocks: from block pointer to verified, decrypted, decompressed bytes.
+//!
+//! Order of things: embedded payloads and holes need no I/O; then the cache; then every address of the pointer in
+//! turn until one gives bytes that match the checksum; then decryption or authentication; then decompression. A block
+//! whose checksum does not match is never returned.
+//!
+//! Invariants: a [`Zio`] belongs to one opening of one pool, and its cache entries are dropped with it, so a pool that
+//! was changed elsewhere and opened again cannot see old blocks. Reading takes no lock that all readers share.
+
+use crate::arc::{ArcCache, ArcStats, CacheKey};
+use crate::blkverify;
+use crate::bookmark::Zbookmark;
+use crate::buf::Buf;
+use crate::codec::{self, ChecksumContext, DatasetKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sink::ErrorSink;
+use crate::vdev::{ReadIo, VdevError, VdevTree};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use zfs_env::TaskPool;
+use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
+use zfs_phys::{BlkPtr, Dva};
+
+static NEXT_INSTANCE: AtomicU64 = AtomicU64::new(1);
+
+/// The reading half of an opened pool.
+pub struct Zio {
+    pool: Arc<str>,
+    instance: u64,
+    tree: VdevTree,
+    arc: Arc<ArcCache>,
+    tasks: Option<Arc<TaskPool>>,
+    checksums: RwLock<ChecksumContext>,
+    errors: ErrorSink,
+}
+
+impl Zio {
+    /// Joins a vdev tree with a cache that other pools may share. `tasks` serves prefetching; without it prefetches do
+    /// nothing.
+    pub fn new(pool: &str, tree: VdevTree, arc: Arc<ArcCache>, tasks: Option<Arc<TaskPool>>) -> Arc<Self> {
+        Arc::new(Self {
+            pool: pool.into(),
+            instance: NEXT_INSTANCE.fetch_add(1, Ordering::Relaxed),
+            tree,
+            arc,
+            tasks,
+            checksums: RwLock::new(ChecksumContext::default()),
+            errors: ErrorSink::default(),
+        })
+    }
+
+    /// Name of the pool.
+    pub fn pool_name(&self) -> &Arc<str> {
+        &self.pool
+    }
+
+    /// Vdevs with their states and counters.
+    pub fn vdevs(&self) -> &VdevTree {
+        &self.tree
+    }
+
+    /// Blocks that could not be read, and damage found on the way.
+    pub fn errors(&self) -> &ErrorSink {
+        &self.errors
+    }
+
+    /// Figures of the cache (shared by all pools that use it).
+    pub fn arc_stats(&self) -> ArcStats {
+        self.arc.stats()
+    }
+
+    /// Sets the salt that skein, edonr and blake3 checksums of this pool use (`org.illumos:checksum_salt` in the MOS).
+    pub fn set_checksum_salt(&self, salt: [u8; 32]) {
+        self.checksums.write().salt = Some(salt);
+    }
+
+    /// Reads the logical bytes of a block: verified, decrypted, decompressed, `bp.lsize()` long, in the byte order
+    /// they were written in. Holes give zeros.
+    ///
+    /// Fails with `Checksum` or `Io` when no copy is good (and notes the bookmark for `zpool status -v`), `Corrupt` for
+    /// nonsensical pointers, `KeyUnavailable` for encrypted blocks without `crypt`, `Auth` when a MAC does not match.
+    pub fn read(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) -> Result<Buf> {
+        self.read_inner(bp, bm, crypt).map_err(|e| e.pool(&self.pool).at(bm))
+    }
+
+    fn read_inner(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) -> Result<Buf> {
+        if bp.is_hole() || bp.is_embedded() {
+            return self.read_without_io(bp);
+        }
+        if bp.is_encrypted() && crypt.is_none() {
+            return Err(Error::new(ErrorKind::KeyUnavailable, "reading an encrypted block"));
+        }
+        let key = CacheKey::new(self.instance, bp);
+        let lsize = bp.lsize() as usize;
+        let compress = bp.compress().ok_or_else(|| Error::corrupt("block pointer with unknown compression"))?;
+        let cached = self.arc.get_or_load(key, bp.is_metadata(), || {
+            blkverify::verify(&self.tree, bp)?;
+            let raw = self.read_physical(bp, bm, false)?;
+            Ok(crate::arc::Loaded { bytes: Buf::from(raw), compress, lsize })
+        })?;
+        Ok(cached)
+    }
+
+    fn read_without_io(&self, bp: &BlkPtr) -> Result<Buf> {
+        let lsize = bp.lsize();
+        if lsize > SPA_MAXBLOCKSIZE {
+            return Err(Error::corrupt("block pointer with invalid logical size"));
+        }
+        if bp.is_hole() {
+            return Ok(Buf::zeroed(lsize as usize));
+        }
+        if bp.is_redacted() {
+            return Err(Error::new(ErrorKind::Io, "reading a redacted block"));
+        }
+        blkverify::verify(&self.tree, bp)?;
+        let compress = bp.compress().ok_or_else(|| Error::corrupt("embedded block with unknown compression"))?;
+        codec::decompress(compress, &bp.embedded_payload(), lsize as usize).map(Buf::from)
+    }
+
+    /// Reads the bytes as stored: verified, but still compressed and encrypted, `bp.psize()` long.
+    pub fn read_raw(&self, bp: &BlkPtr, bm: &Zbookmark) -> Result<Buf> {
+        if bp.is_embedded() {
+            return Ok(Buf::from(bp.embedded_payload()));
+        }
+        if bp.is_hole() {
+            return self.read_without_io(bp);
+        }
+        blkverify::verify(&self.tree, bp)
+            .and_then(|()| self.read_physical(bp, bm, false))
+            .map(Buf::from)
+            .map_err(|e| e.pool(&self.pool).at(bm))
+    }
+
+    /// Reads the block from disk past the cache and checks it; with `all_copies` every copy, mirror side and parity
+    /// column of it, so that the counters and the damage list are complete.
+    pub fn verify(&self, bp: &BlkPtr, bm: &Zbookmark, all_copies: bool) -> Result<()> {
+        if bp.is_embedded() || bp.is_hole() {
+            return Ok(());
+        }
+        blkverify::verify(&self.tree, bp)
+            .and_then(|()| self.read_physical(bp, bm, all_copies))
+            .map(drop)
+            .map_err(|e| e.pool(&self.pool).at(bm))
+    }
+
+    /// Asks for a block to be in the cache soon. Best effort: does nothing when it is there already, when the pool has
+    /// no task pool or that has too much to do. Failures are not counted; a real read will find them.
+    pub fn prefetch(self: &Arc<Self>, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) {
+        let Some(tasks) = &self.tasks else { return };
+        if bp.is_hole() || bp.is_embedded() || self.arc.contains(CacheKey::new(self.instance, bp)) {
+            return;
+        }
+        let (zio, bp, bm, crypt) = (self.clone(), *bp, *bm, crypt.cloned());
+        tasks.try_spawn(move || drop(zio.read(&bp, &bm, crypt.as_ref())));
+    }
+
+    /// Reads the stored bytes of a verified pointer.
+    fn read_physical(&self, bp: &BlkPtr, bm: &Zbookmark, all_copies: bool) -> Result<Vec<u8>> {
+        let ctx = *self.checksums.read();
+        let result =
+            self.read_dvas(bp, bp.psize() as usize, all_copies, bm, &|data| codec::checksum_matches(&ctx, bp, data));
+        if let Err(e) = &result {
+            self.errors.unreadable(bm, e.kind());
+        }
+        result
+    }
+
+    /// Tries the addresses of a pointer in turn until `good` accepts what is there.
+    fn read_dvas(
+        &self,
+        bp: &BlkPtr,
+        size: usize,
+        all_copies: bool,
+        bm: &Zbookmark,
+        good: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>> {
+        let mut buf = vec![0u8; size];
+        let mut found: Option<Vec<u8>> = None;
+        let mut worst = VdevError::NoDevice;
+        for dva in self.dva_order(bp) {
+            let Some(top) = self.tree.top(dva.vdev()) else { continue };
+            let mut io = ReadIo::new(bp.physical_birth(), good);
+            io.all_copies = all_copies;
+            let result = top.read(&mut io, dva.offset(), &mut buf);
+            self.errors.damaged(bm, &io.damage);
+            match result {
+                Ok(()) if !all_copies => return Ok(buf),
+                Ok(()) => {
+                    found.get_or_insert_with(|| buf.clone());
+                }
+                Err(e) => worst = worst.min(e),
+            }
+        }
+        found.ok_or_else(|| {
+            let kind = match worst {
+                VdevError::Checksum => ErrorKind::Checksum,
+                VdevError::Io => ErrorKind::Io,
+                VdevError::NoDevice => ErrorKind::NoDevice,
+                VdevError::Invalid => ErrorKind::Corrupt,
+            };
+            Error::new(kind, "reading a block").offset(bp.dva(0).offset()).txg(bp.physical_birth())
+        })
+    }
+
+    /// Addresses in the order to try them: readable vdevs first.
+    fn dva_order(&self, bp: &BlkPtr) -> Vec<Dva> {
+        let mut dvas: Vec<Dva> = bp.dvas().collect();
+        if dvas.len() > 1 {
+            dvas.sort_by_key(|d| !self.tree.top(d.vdev()).is_some_and(|t| t.state().is_readable()));
+        }
+        dvas
+    }
+}
+
+impl Drop for Zio {
+    fn drop(&mut self) {
+        self.arc.purge(self.instance);
+    }
+}
