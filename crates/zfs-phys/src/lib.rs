@@ -14,16 +14,26 @@
 
 pub mod acl;
 pub mod blkptr;
+pub mod bootenv;
 pub mod bpobj;
+pub mod brt;
+pub mod checkpoint;
+pub mod ddt;
 pub mod dnode;
+pub mod dsl;
 pub mod enums;
+pub mod errlog;
 pub mod error;
+pub mod feature;
+pub mod history;
+pub mod indirect;
 pub mod label;
 pub mod nvlist;
 pub mod nvlist_native;
 pub mod objset;
 pub mod read;
 pub mod sa;
+pub mod scan;
 pub mod spacemap;
 pub mod uberblock;
 pub mod unicode;
