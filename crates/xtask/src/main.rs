@@ -1,3 +1,71 @@
-//! xtask
+//! Developer chores: `cargo xtask NAME`.
 
-fn main() {}
+mod fuzz;
+mod install;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "usage: cargo xtask CHORE
+  tidy [--update]              check lengths, crate order, headers; --update lowers the ratchets
+  install --prefix DIR [--destdir DIR] [--profile NAME]
+                               put programs, manual pages, completions and the service file
+  fuzz [--seconds N] [TARGET]  run the fuzz targets (all of them, N seconds each)
+  bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let root = repository();
+    let result = match args.split_first() {
+        Some((chore, rest)) => match chore.as_str() {
+            "tidy" => tidy::run(&root, rest.iter().any(|a| a == "--update")),
+            "install" => install::run_install(&root, rest),
+            "fuzz" => fuzz::run_targets(&root, rest),
+            "bench" => bench(&root, rest),
+            other => Err(format!("unknown chore '{other}'\n{USAGE}")),
+        },
+        None => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{}", why.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository: two levels above this crate.
+fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// Runs a program in the repository; its failure is the chore's failure.
+fn run(root: &Path, program: &str, args: &[&str]) -> Result<(), String> {
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(root)
+        .status()
+        .map_err(|e| format!("cannot run {program}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} {}: {status}", args.join(" "))) }
+}
+
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// Builds everything for release and hands over to the benchmark program.
+fn bench(root: &Path, args: &[String]) -> Result<(), String> {
+    run(root, &cargo(), &["build", "--release", "--workspace", "--bins", "--quiet"])?;
+    let program = target(root).join("release/uzfs-bench");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    run(root, &program.to_string_lossy(), &args)
+}
+
+/// Where cargo puts what it builds.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}

@@ -1,0 +1,129 @@
+//! `cargo xtask install --prefix DIR`: puts what a package would hold.
+//!
+//! Programs go to `sbin`, `mount.zfs` and the daemon with them (the tools look for the daemon beside
+//! themselves); manual pages and completions are printed by the programs from the table that also
+//! parses their arguments, so nothing here can disagree with them.
+
+use crate::{cargo, run, target};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Programs that are installed.
+const PROGRAMS: [&str; 5] = ["zpool", "zfs", "mount.zfs", "uzfsd", "zdb"];
+
+/// `install --prefix DIR [--destdir DIR] [--profile NAME]`.
+pub fn run_install(root: &Path, args: &[String]) -> Result<(), String> {
+    let mut prefix = None;
+    let mut destdir = String::new();
+    let mut profile = "release".to_owned();
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("{arg} needs a value"))?.clone();
+        match arg.as_str() {
+            "--prefix" => prefix = Some(value),
+            "--destdir" => destdir = value,
+            "--profile" => profile = value,
+            other => return Err(format!("unknown option '{other}'")),
+        }
+    }
+    let prefix = prefix.ok_or("install needs --prefix DIR")?;
+    if !prefix.starts_with('/') {
+        return Err("the prefix must be an absolute path".to_owned());
+    }
+    let folder = if profile == "dev" { "debug" } else { profile.as_str() };
+    run(root, &cargo(), &["build", "--workspace", "--bins", "--quiet", "--profile", &profile])?;
+    let built = target(root).join(folder);
+    let place = Place { prefix: PathBuf::from(&prefix), destdir };
+    for program in PROGRAMS {
+        place.copy(&built.join(program), &format!("sbin/{program}"), 0o755)?;
+    }
+    documents(&place, &built)?;
+    service(&place)?;
+    helper(&place)
+}
+
+/// Where things go: `destdir` is put before every path, as packagers want it.
+struct Place {
+    prefix: PathBuf,
+    destdir: String,
+}
+
+impl Place {
+    fn path(&self, below: &str) -> PathBuf {
+        PathBuf::from(format!("{}{}", self.destdir, self.prefix.join(below).display()))
+    }
+
+    fn write(&self, below: &str, content: &[u8], mode: u32) -> Result<(), String> {
+        let path = self.path(below);
+        let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(failed)?;
+        // A running program cannot be written over, but its name can be given to another file.
+        let _ = fs::remove_file(&path);
+        fs::write(&path, content).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        println!("{}", path.display());
+        Ok(())
+    }
+
+    fn copy(&self, from: &Path, below: &str, mode: u32) -> Result<(), String> {
+        let content = fs::read(from).map_err(|e| format!("{}: {e}", from.display()))?;
+        self.write(below, &content, mode)
+    }
+}
+
+/// Manual pages and completions, as the programs print them.
+fn documents(place: &Place, built: &Path) -> Result<(), String> {
+    for program in ["zpool", "zfs"] {
+        let man = generated(&built.join(program), "man")?;
+        place.write(&format!("share/man/man8/{program}.8"), &man, 0o644)?;
+        let bash = generated(&built.join(program), "bash")?;
+        place.write(&format!("share/bash-completion/completions/{program}"), &bash, 0o644)?;
+        let zsh = generated(&built.join(program), "zsh")?;
+        place.write(&format!("share/zsh/site-functions/_{program}"), &zsh, 0o644)?;
+        let fish = generated(&built.join(program), "fish")?;
+        place.write(&format!("share/fish/vendor_completions.d/{program}.fish"), &fish, 0o644)?;
+    }
+    Ok(())
+}
+
+fn generated(program: &Path, what: &str) -> Result<Vec<u8>, String> {
+    let output = Command::new(program)
+        .env("UZFS_GENERATE", what)
+        .output()
+        .map_err(|e| format!("cannot run {}: {e}", program.display()))?;
+    if !output.status.success() || output.stdout.is_empty() {
+        return Err(format!("{} prints no {what}: {}", program.display(), output.status));
+    }
+    Ok(output.stdout)
+}
+
+/// The unit that starts the daemon at boot where systemd is used.
+fn service(place: &Place) -> Result<(), String> {
+    let unit = format!(
+        "[Unit]\nDescription=uzfs: ZFS in user space\nDocumentation=man:zpool(8) man:zfs(8)\n\
+         After=systemd-udev-settle.service\nBefore=local-fs.target\nDefaultDependencies=no\n\n\
+         [Service]\nExecStart={}/sbin/uzfsd\nRuntimeDirectory=uzfs\nRuntimeDirectoryMode=0755\n\
+         Restart=on-failure\nKillMode=mixed\nOOMScoreAdjust=-900\n\n[Install]\nWantedBy=local-fs.target\n",
+        place.prefix.display()
+    );
+    place.write("lib/systemd/system/uzfsd.service", unit.as_bytes(), 0o644)
+}
+
+/// mount(8) looks for helpers only in /sbin. Where the prefix is the system's, a link is put there.
+fn helper(place: &Place) -> Result<(), String> {
+    if !place.prefix.starts_with("/usr") {
+        println!("for `mount -t zfs`: ln -s {}/sbin/mount.zfs /sbin/mount.zfs", place.prefix.display());
+        return Ok(());
+    }
+    let link = PathBuf::from(format!("{}/sbin/mount.zfs", place.destdir));
+    let program = place.prefix.join("sbin/mount.zfs");
+    if link.exists() || fs::symlink_metadata(&link).is_ok() {
+        println!("{} is there already and stays", link.display());
+        return Ok(());
+    }
+    let failed = |e: std::io::Error| format!("{}: {e}", link.display());
+    fs::create_dir_all(link.parent().unwrap_or(&link)).map_err(failed)?;
+    symlink(program, &link).map_err(failed)
+}
