@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod device;
 pub mod file;
+pub mod host;
 pub mod mem;
 pub mod pool;
 
