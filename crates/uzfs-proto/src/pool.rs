@@ -301,9 +301,12 @@ contract_structs! {
     }
 
     /// One record of a pool's history.
+    #[derive(Default)]
     pub struct HistoryRecord {
         /// Seconds since 1970.
         pub time: u64,
+        /// How long it took, in nanoseconds.
+        pub elapsed_ns: Option<u64>,
         /// Command line, for commands.
         pub command: Option<String>,
         /// Transaction group, for internal records.
@@ -320,10 +323,12 @@ contract_structs! {
         pub dataset_id: Option<u64>,
         /// Name of the ioctl, for ioctl records.
         pub ioctl: Option<String>,
-        /// Printed input of the ioctl, one line an element, without indentation of its own.
-        pub ioctl_input: Vec<String>,
-        /// Printed output of the ioctl.
-        pub ioctl_output: Vec<String>,
+        /// Printed input of the ioctl, one line an element; top level without indentation.
+        pub ioctl_input: Option<Vec<String>>,
+        /// Printed output of the ioctl, in the same way.
+        pub ioctl_output: Option<Vec<String>>,
+        /// Size in bytes of an output that was too large to keep.
+        pub ioctl_output_size: Option<u64>,
         /// Error number of the ioctl.
         pub ioctl_errno: Option<i64>,
         /// User id.
