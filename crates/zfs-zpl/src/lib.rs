@@ -1,1 +1,29 @@
-//! POSIX semantics over an objset: the Vfs API
+//! POSIX semantics over an object set: files, directories, attributes, and the one [`Vfs`] API that front ends adapt.
+//!
+//! Purpose: turn the objects of a dataset into what `stat`, `readdir` and `read` show, exactly as OpenZFS on Linux
+//! shows it. A [`Zfs`] is one dataset or snapshot; a [`Vfs`] is what a mount serves: a dataset with its `.zfs`.
+//!
+//! Life cycle: [`Zfs::mount`] reads the master node once; files are decoded on first use ([`znode`]) and kept in a
+//! bounded cache. The dataset does not change under a mount, so nothing is ever invalidated.
+//!
+//! Absent on purpose: dataset names and properties (the caller passes what matters in [`MountOptions`]), error
+//! numbers and wire formats (front ends), caching of file data (the ARC below, the kernel's page cache above).
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod acl;
+pub mod attr;
+mod cache;
+mod statfs;
+mod vfs;
+mod xattr;
+mod zfs;
+pub mod znode;
+
+pub use attr::{AclType, Attr, AttrMask, CaseMode, DirEntry, FileKind, MountOptions, NodeId, Time};
+pub use statfs::{SpaceFigures, Statfs};
+pub use vfs::{
+    CTL_NAME, ControlDir, EnterHook, Fid, INO_CTL_ROOT, INO_SNAPDIR, INO_SNAPDIRS, ListSnapshots, OpenFile,
+    OpenSnapshot, SnapshotEntry, Vfs,
+};
+pub use zfs::{Slice, Zfs};
+pub use zfs_dmu::Seek;

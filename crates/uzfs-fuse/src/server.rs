@@ -1,0 +1,261 @@
+//! Answers requests: one function an operation, each a few lines around a [`Vfs`] call.
+//!
+//! The server has no state of its own. Nodes are stateless, so `FORGET` does nothing; files need not be opened, so the
+//! kernel is told to leave open and release out where it can. Whatever changes files is answered with `EROFS`.
+
+use crate::abi::{Body, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Out, Request, op};
+use crate::attrs;
+use crate::dir;
+use crate::errno;
+use std::sync::Arc;
+use zfs_zio::{Error, ErrorKind};
+use zfs_zpl::{CaseMode, NodeId, Seek, Slice, Vfs};
+
+/// `FS_IOC_GETFLAGS` for 64- and 32-bit callers.
+const IOC_GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
+/// `FS_IOC_FSGETXATTR`.
+const IOC_FSGETXATTR: u32 = 0x801c_581f;
+/// Slices that go into one vectored write; more are put together first.
+const MAX_SLICES: usize = 1000;
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Pieces of cached blocks.
+    Slices(Vec<Slice>),
+    /// An error number.
+    Error(i32),
+    /// The kernel expects none.
+    None,
+}
+
+impl From<Out> for Answer {
+    fn from(o: Out) -> Self {
+        Self::Bytes(o.0)
+    }
+}
+
+/// Why a request fails: an error of the engine, or a number by itself.
+enum Fail {
+    Engine(Error),
+    Errno(i32),
+}
+
+impl From<Error> for Fail {
+    fn from(e: Error) -> Self {
+        Self::Engine(e)
+    }
+}
+
+type Result<T> = std::result::Result<T, Fail>;
+
+/// Gives what a body must have.
+fn must<T>(part: Option<T>) -> Result<T> {
+    part.ok_or(Fail::Errno(libc::EINVAL))
+}
+
+/// Serves one mount.
+#[derive(Clone)]
+pub struct Server {
+    vfs: Arc<Vfs>,
+    /// The kernel can do without opening files; and without opening directories.
+    stateless: (bool, bool),
+}
+
+impl Server {
+    /// A server of `vfs`.
+    pub fn new(vfs: Arc<Vfs>, stateless_files: bool, stateless_dirs: bool) -> Self {
+        Self { vfs, stateless: (stateless_files, stateless_dirs) }
+    }
+
+    /// Answers a request.
+    pub fn answer(&self, r: &Request<'_>) -> Answer {
+        match self.dispatch(r) {
+            Ok(answer) => answer,
+            Err(Fail::Errno(n)) => Answer::Error(n),
+            Err(Fail::Engine(e)) => {
+                let n = match r.opcode {
+                    op::GETXATTR => errno::of_xattr(e.kind()),
+                    _ => errno::of(e.kind()),
+                };
+                if n == libc::EIO {
+                    tracing::warn!(opcode = r.opcode, node = r.nodeid, "{e}");
+                }
+                Answer::Error(n)
+            }
+        }
+    }
+
+    fn dispatch(&self, r: &Request<'_>) -> Result<Answer> {
+        let node = attrs::node_of(&self.vfs, r.nodeid);
+        match r.opcode {
+            op::LOOKUP => self.lookup(node, r.body()),
+            op::GETATTR => Ok(attrs::attr_out(node, &self.vfs.getattr(node)?).into()),
+            op::STATX => Ok(attrs::statx_out(node, &self.vfs.getattr(node)?).into()),
+            op::READ => self.read(node, r.body()),
+            op::READDIR => self.readdir(node, r.body(), false),
+            op::READDIRPLUS => self.readdir(node, r.body(), true),
+            op::READLINK => Ok(Answer::Bytes(self.vfs.readlink(node)?)),
+            op::OPEN => self.open(node, r.body()),
+            op::OPENDIR => self.opendir(),
+            op::STATFS => Ok(attrs::statfs_out(&self.vfs.statfs(node)?).into()),
+            op::GETXATTR => self.getxattr(node, r),
+            op::LISTXATTR => self.listxattr(node, r),
+            op::LSEEK => self.lseek(node, r.body()),
+            op::IOCTL => self.ioctl(node, r.body()),
+            op::ACCESS => self.access(r.body()),
+            op::RELEASE | op::RELEASEDIR | op::FLUSH | op::FSYNC | op::FSYNCDIR | op::DESTROY => {
+                Ok(Answer::Bytes(Vec::new()))
+            }
+            op::FORGET | op::BATCH_FORGET | op::INTERRUPT => Ok(Answer::None),
+            op::SETATTR
+            | op::SYMLINK
+            | op::MKNOD
+            | op::MKDIR
+            | op::UNLINK
+            | op::RMDIR
+            | op::RENAME
+            | op::RENAME2
+            | op::LINK
+            | op::WRITE
+            | op::SETXATTR
+            | op::REMOVEXATTR
+            | op::CREATE
+            | op::TMPFILE
+            | op::FALLOCATE
+            | op::COPY_FILE_RANGE => Err(Fail::Errno(libc::EROFS)),
+            _ => Err(Fail::Errno(libc::ENOSYS)),
+        }
+    }
+
+    fn lookup(&self, dir: NodeId, mut b: Body<'_>) -> Result<Answer> {
+        let name = must(b.name())?;
+        let mut o = Out::default();
+        let found = match name {
+            // Asked of files too, to turn an NFS handle into a node again.
+            b"." => Ok(dir),
+            _ => self.vfs.lookup(dir, name, CaseMode::Dataset),
+        };
+        match found {
+            Ok(node) => attrs::push_entry(&mut o, &self.vfs, node, &self.vfs.getattr(node)?),
+            // What is not there will not come either: let the kernel remember that.
+            Err(e) if e.kind() == ErrorKind::NotFound => attrs::push_no_entry(&mut o, attrs::ttl(dir)),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(o.into())
+    }
+
+    fn read(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
+        must(b.take(8))?;
+        let (offset, size) = (must(b.u64())?, must(b.u32())? as usize);
+        let slices = self.vfs.read(node, offset, size)?;
+        if slices.len() > MAX_SLICES {
+            let mut all = Vec::with_capacity(size);
+            slices.iter().for_each(|s| all.extend_from_slice(s));
+            return Ok(Answer::Bytes(all));
+        }
+        Ok(Answer::Slices(slices))
+    }
+
+    fn readdir(&self, dir: NodeId, mut b: Body<'_>, plus: bool) -> Result<Answer> {
+        must(b.take(8))?;
+        let (cookie, size) = (must(b.u64())?, must(b.u32())? as usize);
+        Ok(Answer::Bytes(dir::list(&self.vfs, dir, cookie, size, plus)?))
+    }
+
+    fn open(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
+        let flags = must(b.u32())? as i32;
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return Err(Fail::Errno(libc::EROFS));
+        }
+        if self.stateless.0 {
+            return Err(Fail::Errno(libc::ENOSYS));
+        }
+        self.vfs.open(node)?;
+        Ok(opened(FOPEN_KEEP_CACHE))
+    }
+
+    fn opendir(&self) -> Result<Answer> {
+        if self.stateless.1 {
+            return Err(Fail::Errno(libc::ENOSYS));
+        }
+        Ok(opened(FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR))
+    }
+
+    fn getxattr(&self, node: NodeId, r: &Request<'_>) -> Result<Answer> {
+        let mut b = r.body();
+        let room = must(b.u32())?;
+        must(b.u32())?;
+        sized(self.vfs.getxattr(node, must(b.name())?, r.uid == 0)?, room)
+    }
+
+    fn listxattr(&self, node: NodeId, r: &Request<'_>) -> Result<Answer> {
+        let room = must(r.body().u32())?;
+        let mut all = Vec::new();
+        for name in self.vfs.listxattr(node, r.uid == 0)? {
+            all.extend_from_slice(&name);
+            all.push(0);
+        }
+        sized(all, room)
+    }
+
+    fn lseek(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
+        must(b.take(8))?;
+        let (offset, whence) = (must(b.u64())?, must(b.u32())? as i32);
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return Err(Fail::Errno(libc::EINVAL)),
+        };
+        let mut o = Out::default();
+        o.u64(self.vfs.seek(node, offset, what)?);
+        Ok(o.into())
+    }
+
+    /// File flags and project ids, which the kernel asks for with the numbers of ioctls.
+    fn ioctl(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
+        must(b.take(12))?;
+        let command = must(b.u32())?;
+        let attr = self.vfs.getattr(node)?;
+        let mut o = Out::default();
+        o.u32(0).u32(0).u32(0).u32(0);
+        if IOC_GETFLAGS.contains(&command) {
+            o.u32(attrs::fs_flags(&attr));
+        } else if command == IOC_FSGETXATTR {
+            o.0.extend_from_slice(&attrs::fsxattr(&attr).0);
+        } else {
+            return Err(Fail::Errno(libc::ENOTTY));
+        }
+        Ok(o.into())
+    }
+
+    /// The kernel checks modes and lists itself (`default_permissions`); what is left is that nothing can be written.
+    fn access(&self, mut b: Body<'_>) -> Result<Answer> {
+        if must(b.u32())? as i32 & libc::W_OK != 0 {
+            return Err(Fail::Errno(libc::EROFS));
+        }
+        Ok(Answer::Bytes(Vec::new()))
+    }
+}
+
+/// `fuse_open_out`.
+fn opened(flags: u32) -> Answer {
+    let mut o = Out::default();
+    o.u64(0).u32(flags).u32(0);
+    o.into()
+}
+
+/// An extended attribute's answer: its size when there is no room at all, else the bytes if they fit.
+fn sized(bytes: Vec<u8>, room: u32) -> Result<Answer> {
+    if room == 0 {
+        let mut o = Out::default();
+        o.u32(bytes.len() as u32).u32(0);
+        return Ok(o.into());
+    }
+    if bytes.len() > room as usize {
+        return Err(Fail::Errno(libc::ERANGE));
+    }
+    Ok(Answer::Bytes(bytes))
+}
