@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn cookies_fit_32_bits_for_small_differentiators() {
         let p = HashParams { salt: 1, flags: 0 };
-        assert_eq!(serialize(p, 0xabcd_ef1_0000_0000_0, 3), 0xabc_def1 | (3 << 28));
+        assert_eq!(serialize(p, 0xabcd_ef10_0000_0000, 3), 0xabc_def1 | (3 << 28));
         let p = HashParams { salt: 1, flags: zfs_phys::zap::ZAP_FLAG_HASH64 };
         assert_eq!(serialize(p, u64::MAX << 16, 5), (u64::MAX >> 16) | (5 << 48));
     }
