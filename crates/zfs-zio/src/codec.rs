@@ -1,9 +1,9 @@
 //! The one place that calls `zfs-codec` for block pointers: checksums, decompression, decryption.
 
 use crate::error::{Error, Result};
+use zfs_codec::checksum;
 use zfs_phys::BlkPtr;
-use zfs_phys::enums::{ChecksumKind, CompressKind};
-use zfs_phys::read::Endian;
+use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
 
 /// An unwrapped dataset key.
 pub struct DatasetKey(());
@@ -15,23 +15,27 @@ pub struct ChecksumContext {
     pub salt: Option<[u8; 32]>,
 }
 
-fn fletcher4(data: &[u8], endian: Endian) -> [u64; 4] {
-    let [mut a, mut b, mut c, mut d] = [0u64; 4];
-    for w in data.chunks_exact(4) {
-        a = a.wrapping_add(u64::from(endian.u32([w[0], w[1], w[2], w[3]])));
-        b = b.wrapping_add(a);
-        c = c.wrapping_add(b);
-        d = d.wrapping_add(c);
+/// Whether `data` is what `bp` promises.
+pub fn checksum_matches(ctx: &ChecksumContext, bp: &BlkPtr, data: &[u8]) -> bool {
+    let Some(kind) = bp.checksum_kind() else { return false };
+    // Object sets carry their MAC inside; elsewhere it takes the place of half the checksum.
+    let mac = bp.uses_crypt() && bp.object_type() != DmuObjectType::OBJSET;
+    if checksum::is_embedded(kind) {
+        return checksum::verify_embedded(kind, data, bp.checksum(), mac).is_ok();
     }
-    [a, b, c, d]
+    checksum::verify(kind, data, bp.endian(), ctx.salt.as_ref(), bp.checksum(), mac).is_ok()
 }
 
-/// Whether `data` is what `bp` promises.
-pub fn checksum_matches(_ctx: &ChecksumContext, bp: &BlkPtr, data: &[u8]) -> bool {
+/// Refuses what can never be verified, before any device is blamed for it.
+pub fn checksum_known(ctx: &ChecksumContext, bp: &BlkPtr) -> Result<()> {
     match bp.checksum_kind() {
-        Some(ChecksumKind::Off | ChecksumKind::Noparity) => true,
-        Some(ChecksumKind::Fletcher4 | ChecksumKind::On) => fletcher4(data, bp.endian()) == bp.checksum(),
-        _ => false,
+        Some(ChecksumKind::Inherit | ChecksumKind::On) | None => {
+            Err(Error::corrupt("block pointer with invalid checksum kind"))
+        }
+        Some(kind) if checksum::is_salted(kind) && ctx.salt.is_none() => {
+            Err(Error::unsupported("checksum whose salt is not known yet"))
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -158,6 +158,7 @@ impl Zio {
     /// Reads the stored bytes of a verified pointer.
     fn read_physical(&self, bp: &BlkPtr, bm: &Zbookmark, all_copies: bool) -> Result<Vec<u8>> {
         let ctx = *self.checksums.read();
+        codec::checksum_known(&ctx, bp)?;
         let result =
             self.read_dvas(bp, bp.psize() as usize, all_copies, bm, &|data| codec::checksum_matches(&ctx, bp, data));
         if let Err(e) = &result {

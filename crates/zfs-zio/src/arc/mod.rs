@@ -192,7 +192,7 @@ mod tests {
     use zfs_phys::Dva;
 
     fn key(n: u64) -> CacheKey {
-        CacheKey { instance: 1, dva: Dva::new(0, n << 12, 4096, false).word, birth: n, protected: n % 2 == 0 }
+        CacheKey { instance: 1, dva: Dva::new(0, n << 12, 4096, false).word, birth: n, protected: n.is_multiple_of(2) }
     }
 
     fn put(arc: &ArcCache, n: u64, len: usize) -> Buf {

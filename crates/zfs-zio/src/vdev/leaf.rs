@@ -2,7 +2,7 @@
 
 use super::tree::Vdev;
 use super::{ReadIo, VdevError};
-use zfs_phys::label::VDEV_LABEL_START_SIZE;
+use zfs_phys::label::{VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE};
 
 impl Vdev {
     /// Reads raw bytes of a leaf at `offset` of its allocatable area and counts; judges nothing.
@@ -10,11 +10,14 @@ impl Vdev {
         let Some(device) = self.device().filter(|_| self.state().is_readable()) else {
             return Err(VdevError::NoDevice);
         };
-        let end = offset.checked_add(buf.len() as u64).ok_or(VdevError::Invalid)?;
-        if end > self.leaf_asize() {
+        // Offsets are of the allocatable area; only the scratch area of a RAID-Z expansion lies in front of it, and its
+        // offsets come as negative numbers.
+        let start = VDEV_LABEL_START_SIZE.checked_add_signed(offset as i64).ok_or(VdevError::Invalid)?;
+        let end = start.checked_add(buf.len() as u64).ok_or(VdevError::Invalid)?;
+        if start < 2 * VDEV_LABEL_SIZE || end > VDEV_LABEL_START_SIZE + self.leaf_asize() {
             return Err(VdevError::Invalid);
         }
-        let result = device.read_at(VDEV_LABEL_START_SIZE + offset, buf);
+        let result = device.read_at(start, buf);
         match result {
             Ok(()) => {
                 self.stats.count_read(buf.len() as u64);

@@ -16,6 +16,7 @@
 
 pub mod leaf;
 pub mod mirror;
+pub mod raidz;
 pub mod state;
 pub mod tree;
 
@@ -60,12 +61,29 @@ pub struct ReadIo<'a> {
     pub speculative: bool,
     /// What was found wrong.
     pub damage: Vec<Damage>,
+    /// The dRAID vdev being read, whose children distributed spares stand for.
+    pub(crate) draid: Option<&'a Vdev>,
+    /// How many detours (distributed spares, indirect mappings) led here.
+    pub(crate) depth: u32,
 }
 
 impl<'a> ReadIo<'a> {
     /// A plain read of a block born in `birth`.
     pub fn new(birth: u64, good: &'a dyn Fn(&[u8]) -> bool) -> Self {
-        Self { good, birth, all_copies: false, speculative: false, damage: Vec::new() }
+        Self { good, birth, all_copies: false, speculative: false, damage: Vec::new(), draid: None, depth: 0 }
+    }
+
+    /// The same read for a piece of the block on a child of `vdev`, judged by `good`.
+    pub(crate) fn below<'b>(&self, vdev: &'b Vdev, good: &'b dyn Fn(&[u8]) -> bool) -> ReadIo<'b> {
+        ReadIo {
+            good,
+            birth: self.birth,
+            all_copies: false,
+            speculative: self.speculative,
+            damage: Vec::new(),
+            draid: Some(vdev),
+            depth: self.depth,
+        }
     }
 
     /// Notes and counts damage on leaf `vdev`.

@@ -1,5 +1,7 @@
 //! Building the tree, its states and its counters.
 
+use super::raidz::draid::DraidGeometry;
+use super::raidz::map::{RaidzGeometry, Reflow};
 use super::state::{VdevAux, VdevState};
 use super::{ReadIo, VdevError};
 use crate::config::{VdevConfig, VdevKind};
@@ -68,6 +70,14 @@ impl VdevStats {
 /// Ranges of txgs a vdev is known to lack, sorted; behind a lock of its own.
 type Dtl = RwLock<Vec<std::ops::Range<u64>>>;
 
+/// How a vdev deals blocks over its children.
+#[derive(Debug)]
+pub(super) enum Geometry {
+    None,
+    Raidz(RaidzGeometry),
+    Draid(DraidGeometry),
+}
+
 /// One vdev of an opened pool.
 pub struct Vdev {
     /// Its configuration (the children's are in [`Vdev::children`]).
@@ -77,6 +87,9 @@ pub struct Vdev {
     /// Counters.
     pub stats: VdevStats,
     pub(crate) ashift: u32,
+    pub(super) geometry: Geometry,
+    /// Progress of a RAID-Z expansion, when one is under way.
+    reflow: RwLock<Option<Reflow>>,
     device: Option<Arc<dyn BlockDevice>>,
     asize: u64,
     state: AtomicU8,
@@ -169,6 +182,10 @@ impl Vdev {
         *self.dtl.write() = missing;
     }
 
+    pub(super) fn reflow(&self) -> Option<Reflow> {
+        *self.reflow.read()
+    }
+
     /// Whether the vdev is known to lack something written in `birth`.
     pub fn is_stale(&self, birth: u64) -> bool {
         self.dtl.read().iter().any(|r| r.contains(&birth))
@@ -179,6 +196,8 @@ impl Vdev {
         match self.config.kind {
             VdevKind::Disk | VdevKind::File => self.read_leaf(io, offset, buf),
             VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => self.read_mirror(io, offset, buf),
+            VdevKind::Raidz { .. } | VdevKind::Draid { .. } => self.read_raid(io, offset, buf),
+            VdevKind::DraidSpare { .. } => self.read_spare(io, offset, buf),
             _ => Err(VdevError::NoDevice),
         }
     }
@@ -194,7 +213,8 @@ impl Vdev {
     }
 
     fn build(mut config: VdevConfig, ashift: u32, min_asize: u64, open: OpenLeaf<'_>) -> Vdev {
-        let below = min_asize_below(&config, min_asize);
+        let geometry = geometry_of(&config, ashift);
+        let below = min_asize_below(&config, &geometry, min_asize);
         let children: Vec<Vdev> =
             std::mem::take(&mut config.children).into_iter().map(|c| Vdev::build(c, ashift, below, open)).collect();
         let mut vdev = Vdev {
@@ -203,6 +223,8 @@ impl Vdev {
             children,
             stats: VdevStats::default(),
             ashift,
+            geometry,
+            reflow: RwLock::new(None),
             device: None,
             state: AtomicU8::new(0),
             aux: AtomicU8::new(0),
@@ -294,12 +316,29 @@ impl Vdev {
     }
 }
 
+fn geometry_of(config: &VdevConfig, ashift: u32) -> Geometry {
+    let width = config.children.len();
+    let geometry = match config.kind {
+        VdevKind::Raidz { nparity } => {
+            let (txgs, expanding) = (&config.raidz_expand_txgs, config.raidz_expanding);
+            RaidzGeometry::new(ashift, width, nparity as usize, txgs, expanding).map(Geometry::Raidz)
+        }
+        VdevKind::Draid { nparity, ndata, nspares, ngroups, nchildren } => {
+            let numbers = (ndata, nparity, nspares, ngroups);
+            DraidGeometry::new(ashift, width as u64, nchildren, numbers).map(Geometry::Draid)
+        }
+        _ => None,
+    };
+    geometry.unwrap_or(Geometry::None)
+}
+
 /// Smallest acceptable size of a child.
-fn min_asize_below(config: &VdevConfig, min_asize: u64) -> u64 {
+fn min_asize_below(config: &VdevConfig, geometry: &Geometry, min_asize: u64) -> u64 {
     let children = config.children.len().max(1) as u64;
-    match config.kind {
-        VdevKind::Raidz { .. } => min_asize.div_ceil(children),
-        VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => min_asize,
+    match (&config.kind, geometry) {
+        (VdevKind::Raidz { .. }, _) => min_asize.div_ceil(children),
+        (_, Geometry::Draid(draid)) => draid.min_child_asize(min_asize),
+        (VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare, _) => min_asize,
         _ => 0,
     }
 }
@@ -350,6 +389,14 @@ impl VdevTree {
     /// The vdev of that guid.
     pub fn find(&self, guid: u64) -> Option<&Vdev> {
         self.root.find(guid)
+    }
+
+    /// Tells how far a RAID-Z expansion has come, from the uberblock (`ub_raidz_reflow_info`): bytes moved, and
+    /// whether the scratch area holds the truth about them. Only the vdev that is expanding takes notice.
+    pub fn set_reflow(&self, offset: u64, scratch: bool) {
+        for top in self.root.children.iter().filter(|t| t.config.raidz_expanding) {
+            *top.reflow.write() = Some(Reflow { offset, scratch });
+        }
     }
 
     /// All leaves.
