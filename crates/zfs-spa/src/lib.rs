@@ -1,1 +1,24 @@
-//! A pool: dsl, import and export, features, history, events
+//! A pool: finding it, importing it, and everything above objects that it consists of.
+//!
+//! Purpose: [`discover`] finds pools on devices, [`import()`] opens one, and [`Pool`] leads to its datasets
+//! ([`dsl`]), properties, keys, history, errors, figures and the check of all its blocks. This crate is the only one that
+//! knows dataset names and the contents of the pool directory.
+//!
+//! Everything is read-only: an imported pool is a fixed root, so whatever is decoded never goes stale.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod config;
+pub mod discover;
+pub mod dsl;
+pub mod features;
+pub mod import;
+mod indirect;
+pub mod labels;
+mod mmp;
+pub mod pool;
+
+pub use discover::{Discovery, PoolCandidate, Search, discover};
+pub use dsl::{Dataset, DatasetKind, Dsl};
+pub use import::{ImportError, ImportOptions, ImportProblem, Rewind, import};
+pub use pool::Pool;
+pub use zfs_zio::{Error, ErrorKind, Result};

@@ -1,0 +1,137 @@
+//! An imported pool: what was loaded, and the way to everything else.
+//!
+//! Nothing here changes after the import: the root is fixed, so whatever is decoded may be kept. What is expensive is
+//! made on first use and kept in a `OnceLock`; the only lock is the one of the loaded keys.
+
+use crate::discover::PoolCandidate;
+use crate::dsl::Dsl;
+use crate::features::Features;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use zfs_dmu::traverse::{Options as WalkOptions, traverse};
+use zfs_dmu::{Error, Objset, Result, Zap};
+use zfs_phys::NvList;
+use zfs_phys::uberblock::Uberblock;
+use zfs_zio::Zio;
+
+pub(crate) struct PoolParts {
+    pub name: Arc<str>,
+    pub config: NvList,
+    pub uberblock: Uberblock,
+    pub zio: Arc<Zio>,
+    pub mos: Arc<Objset>,
+    pub directory: Zap,
+    pub features: Features,
+    pub spares: Vec<NvList>,
+    pub l2cache: Vec<NvList>,
+    pub altroot: Option<String>,
+    pub candidate: PoolCandidate,
+    pub imported_at: Duration,
+}
+
+/// An imported pool.
+pub struct Pool {
+    parts: PoolParts,
+    dsl: OnceLock<Arc<Dsl>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({}, txg {})", self.parts.name, self.parts.uberblock.txg)
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(parts: PoolParts) -> Arc<Self> {
+        Arc::new(Self { parts, dsl: OnceLock::new() })
+    }
+
+    /// Name it was imported under.
+    pub fn name(&self) -> &Arc<str> {
+        &self.parts.name
+    }
+
+    /// Identity.
+    pub fn guid(&self) -> u64 {
+        self.parts.config.u64("pool_guid").unwrap_or(self.parts.candidate.guid)
+    }
+
+    /// The root it was loaded from.
+    pub fn uberblock(&self) -> &Uberblock {
+        &self.parts.uberblock
+    }
+
+    /// On-disk version.
+    pub fn version(&self) -> u64 {
+        self.parts.uberblock.version
+    }
+
+    /// The configuration in the meta object set.
+    pub fn config(&self) -> &NvList {
+        &self.parts.config
+    }
+
+    /// The way to blocks; its tree has the states and counters of the vdevs.
+    pub fn zio(&self) -> &Arc<Zio> {
+        &self.parts.zio
+    }
+
+    /// The meta object set.
+    pub fn mos(&self) -> &Arc<Objset> {
+        &self.parts.mos
+    }
+
+    /// The pool directory: object 1 of the meta object set.
+    pub fn directory(&self) -> &Zap {
+        &self.parts.directory
+    }
+
+    /// Features.
+    pub fn features(&self) -> &Features {
+        &self.parts.features
+    }
+
+    /// Configurations of hot spares, with paths where they were found.
+    pub fn spares(&self) -> &[NvList] {
+        &self.parts.spares
+    }
+
+    /// Configurations of cache devices, with paths where they were found.
+    pub fn l2cache(&self) -> &[NvList] {
+        &self.parts.l2cache
+    }
+
+    /// Directory in front of all mountpoints.
+    pub fn altroot(&self) -> Option<&str> {
+        self.parts.altroot.as_deref()
+    }
+
+    /// What it was imported from.
+    pub fn candidate(&self) -> &PoolCandidate {
+        &self.parts.candidate
+    }
+
+    /// When it was imported, since 1970.
+    pub fn imported_at(&self) -> Duration {
+        self.parts.imported_at
+    }
+
+    /// Datasets.
+    ///
+    /// # Errors
+    /// When the root of the dataset tree cannot be read.
+    pub fn dsl(self: &Arc<Self>) -> Result<Arc<Dsl>> {
+        if let Some(dsl) = self.dsl.get() {
+            return Ok(dsl.clone());
+        }
+        let dsl = Dsl::load(&self.parts.name, &self.parts.mos, &self.parts.directory)?;
+        Ok(self.dsl.get_or_init(|| dsl).clone())
+    }
+
+    /// Reads all of the meta object set; fails at the first block that cannot be read.
+    pub fn verify_metadata(&self) -> Result<()> {
+        let options = WalkOptions { zil: false, ..WalkOptions::default() };
+        let zio = &self.parts.zio;
+        traverse(&self.parts.mos, &options, &|v| zio.verify(v.bp, &v.bookmark, false), &|_, e: Error| Err(e)).map(drop)
+    }
+}
