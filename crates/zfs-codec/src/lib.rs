@@ -9,6 +9,9 @@
 //! trusted result; key material is wiped when dropped.
 
 pub mod checksum;
+pub mod compress;
+pub mod crypto;
 pub mod error;
+pub mod raidz;
 
 pub use error::{CodecError, Result};
