@@ -1,1 +1,24 @@
-//! Oracle, corpus loader, invariant checkers, simulated damage
+//! Tests against pools that OpenZFS made: corpus loader, manifests, comparison with what OpenZFS's
+//! tools printed, a private daemon for every test, damage.
+//!
+//! Everything here works from outside: it runs the programs `zpool`, `zfs`, `mount.zfs` and `uzfsd` and
+//! looks at mounts with system calls. It links no engine crate, so that an error in the engine cannot
+//! hide in the judge as well.
+//!
+//! Deliberately absent: expectations that were produced by uzfs itself. What is compared with comes from
+//! OpenZFS, or is written by hand with its reason (`volatile`).
+
+#![warn(missing_docs)]
+
+pub mod archive;
+pub mod check;
+pub mod corpus;
+pub mod encode;
+pub mod manifest;
+pub mod paths;
+pub mod process;
+pub mod report;
+pub mod session;
+pub mod tables;
+pub mod transcript;
+pub mod volatile;

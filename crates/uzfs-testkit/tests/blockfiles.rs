@@ -1,0 +1,97 @@
+//! Pools of versions 1 to 28 that ship with the ZFS Test Suite: import, walk, verify every block.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use uzfs_testkit::manifest::{self, Content};
+use uzfs_testkit::report::{self, Report};
+use uzfs_testkit::session::Session;
+use uzfs_testkit::{archive, check, paths};
+
+/// Where the package zfs-test puts them, or `UZFS_BLOCKFILES`.
+const PLACE: &str = "/usr/share/zfs/zfs-tests/tests/functional/cli_root/zpool_upgrade";
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let place = std::env::var_os("UZFS_BLOCKFILES").map_or_else(|| PathBuf::from(PLACE), PathBuf::from);
+    let pools = fs::read_to_string(place.join("zpool_upgrade.cfg")).map(|t| pools(&t)).unwrap_or_default();
+    let mut trials: Vec<Trial> = Vec::new();
+    if pools.is_empty() {
+        trials.push(Trial::test("package_is_absent", move || {
+            report::line("SKIPPED pools of versions 1 to 28: the package zfs-test is not here (set UZFS_BLOCKFILES)");
+            Ok(())
+        }));
+    }
+    for (version, name, files) in pools {
+        let place = place.join("blockfiles");
+        trials.push(Trial::test(format!("version_{version}"), move || one(&place, &version, &name, &files)));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Versions, names and files of the pools, from the shell assignments of the test suite.
+fn pools(text: &str) -> Vec<(String, String, Vec<String>)> {
+    let text = text.replace("\\\n", " ");
+    let value = |key: &str| -> Option<String> {
+        let line = text.lines().find(|l| l.starts_with(&format!("{key}=")))?;
+        Some(line.split_once('=')?.1.trim_matches('"').to_owned())
+    };
+    let versions = text.lines().filter_map(|l| l.strip_prefix("ZPOOL_VERSION_")?.split_once("_NAME=").map(|v| v.0));
+    let entry = |version: &str| {
+        let name = value(&format!("ZPOOL_VERSION_{version}_NAME"))?;
+        let files = value(&format!("ZPOOL_VERSION_{version}_FILES"))?;
+        Some((version.to_owned(), name, files.split_whitespace().map(str::to_owned).collect()))
+    };
+    versions.filter_map(entry).collect()
+}
+
+fn one(place: &Path, version: &str, pool: &str, files: &[String]) -> Result<(), Failed> {
+    if !paths::is_root() {
+        report::line(&format!("SKIPPED version {version}: only root may mount with every owner and device visible"));
+        return Ok(());
+    }
+    let session = Session::start()?;
+    let devices = session.root().with_file_name("devices");
+    fs::create_dir_all(&devices)?;
+    for file in files {
+        let to = fs::File::create(devices.join(file))?;
+        let packed = place.join(format!("{file}.bz2"));
+        if !Command::new("bzcat").arg(packed).stdout(to).status()?.success() {
+            return Err(format!("{file} cannot be unpacked").into());
+        }
+    }
+    let mut report = Report::default();
+    report.step("zdb", check::verify(&session, pool, &devices));
+    session.import(pool, &devices, &["-f"])?;
+    session.ok("zfs", &["mount", "-a"])?;
+    let mut seen = 0;
+    for (dataset, point) in check::mounted(&session, pool)? {
+        let manifest = manifest::walk(&point, Content::Hash)?;
+        seen += manifest.len();
+        for (path, entry) in &manifest {
+            if let Some(why) = entry.values().find_map(|v| v.as_str().filter(|s| s.starts_with("cannot be"))) {
+                report.add(&dataset, format!("{}: {why}", String::from_utf8_lossy(path)));
+            }
+        }
+        recorded(version, &dataset, &manifest, &mut report);
+    }
+    report.step("status", check::no_data_errors(&session, pool));
+    session.ok("zpool", &["export", pool])?;
+    report.step("session", session.finish());
+    report::line(&format!("pool of version {version}: {seen} files"));
+    Ok(report.finish()?)
+}
+
+/// Compares with what OpenZFS saw of the same pool.
+fn recorded(version: &str, dataset: &str, seen: &manifest::Manifest, report: &mut Report) {
+    let Ok(dir) = archive::unpack(&paths::golden().join("openzfs-blockfiles.tar.zst"), &paths::cache()) else {
+        report.add("golden", "openzfs-blockfiles.tar.zst cannot be unpacked");
+        return;
+    };
+    let file = dir.join(format!("{version}.files.{}", dataset.replace('/', "%")));
+    match fs::read_to_string(&file).map_err(|e| e.to_string()).and_then(|t| manifest::parse(&t)) {
+        Ok(expected) => report.extend(dataset, manifest::differences(&expected, seen, &[])),
+        Err(why) => report.add(dataset, format!("{}: {why}", file.display())),
+    }
+}

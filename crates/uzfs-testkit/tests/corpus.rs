@@ -1,0 +1,147 @@
+//! Every pool of the corpus: import, mount, compare files, volumes and tables with what OpenZFS saw.
+//!
+//! One test a pool, so that a run prints one line a pool and uses all cores.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::Path;
+use uzfs_testkit::check::{self, Figures};
+use uzfs_testkit::corpus::{self, POOLS, Pool, Spec};
+use uzfs_testkit::report::{self, Report};
+use uzfs_testkit::session::Session;
+use uzfs_testkit::tables::{self, Cells};
+use uzfs_testkit::volatile::Table;
+use uzfs_testkit::{archive, paths, transcript, volatile};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = POOLS.iter().map(|spec| Trial::test(spec.name, move || pool(spec))).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn pool(spec: &'static Spec) -> Result<(), Failed> {
+    if let Some(why) = corpus::skip_reason(spec) {
+        report::line(&format!("SKIPPED {}: {why}", spec.name));
+        return Ok(());
+    }
+    let pool = corpus::open(spec)?;
+    let before = pool.fingerprint();
+    let mut report = Report::default();
+    let mut figures = Figures::default();
+    let session = Session::start()?;
+    let checked = check_pool(&session, &pool, &mut report, &mut figures);
+    report.step("pool", checked);
+    let exported = session.ok("zpool", &["export", spec.name]).map(drop);
+    report.step("export", exported);
+    report.step("session", session.finish());
+    report.step("volumes", volumes(&pool, &mut figures));
+    if before != pool.fingerprint() {
+        report.add("devices", "a read-only import wrote to them");
+    }
+    let outcome = if report.is_empty() { "ok" } else { "WRONG" };
+    report::line(&format!("pool {}: {}: {outcome}", spec.name, figures.words()));
+    Ok(report.finish()?)
+}
+
+fn check_pool(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {
+    let name = pool.spec.name;
+    session.import(name, &pool.devices, pool.spec.import)?;
+    check::load_keys(session, pool, &pool.devices)?;
+    session.ok("zfs", &["mount", "-a"])?;
+    check::trees(session, pool, report, figures)?;
+    let compared = compare_tables(session, pool, report, figures);
+    report.step("tables", compared);
+    let compared = history(session, pool, report);
+    report.step("history", compared);
+    let compared = recorded(session, pool, report, figures);
+    report.step("transcript", compared);
+    if !matches!(name, "rotten" | "rottenz" | "lostdisk") {
+        report.step("status", check::no_data_errors(session, name));
+    }
+    Ok(())
+}
+
+fn volumes(pool: &Pool, figures: &mut Figures) -> Result<(), String> {
+    if pool.volumes()?.is_empty() {
+        return Ok(());
+    }
+    let session = Session::start()?;
+    let mut report = Report::default();
+    check::volumes(&session, pool, &mut report, figures)?;
+    report.finish()
+}
+
+fn compare_tables(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {
+    let name = pool.spec.name;
+    let root = session.root();
+    let mut one = |table: Table, file: &str, args: &[&str], read: &dyn Fn(&str) -> Cells| -> Result<(), String> {
+        let Some(expected) = pool.expected(file) else { return Ok(()) };
+        let expected = expected.replace(&format!("/host/{name}"), &pool.devices.to_string_lossy());
+        let program = if file.starts_with("zfs") { "zfs" } else { "zpool" };
+        let seen = session.ok(program, args)?;
+        let (problems, compared) = tables::compare(table, &read(&expected), &read(&seen.stdout), &root);
+        report.extend(file, problems);
+        figures.cells += compared;
+        Ok(())
+    };
+    let short = pool.expected("zfs-get").is_none();
+    let columns = if short { tables::SHORT_LIST_COLUMNS } else { tables::LIST_COLUMNS };
+    let kinds = if short { "filesystem,volume" } else { "all" };
+    let list = ["list", "-Hp", "-r", "-t", kinds, "-o", columns, name];
+    one(Table::ZfsList, "zfs-list", &list, &|t| tables::list(t, columns))?;
+    // Keys were loaded from where they lie now, which is not where the property says.
+    one(Table::ZfsGet, "zfs-get", &["get", "-Hp", "-r", "all", name], &tables::get)?;
+    one(Table::PoolGet, "zpool-get", &["get", "-Hp", "all", name], &tables::get)?;
+    one(Table::PoolList, "zpool-list", &["list", "-Hpv", name], &tables::pool_list)
+}
+
+/// What was in the history when it was recorded is its beginning now.
+fn history(session: &Session, pool: &Pool, report: &mut Report) -> Result<(), String> {
+    let Some(expected) = pool.expected("zpool-history") else { return Ok(()) };
+    let seen = session.ok("zpool", &["history", "-il", pool.spec.name])?;
+    let want = tables::lines(expected.trim_end());
+    let mut have = tables::lines(seen.stdout.trim_end());
+    have.truncate(want.len());
+    report.extend("zpool-history", tables::compare_lines(&want, &have));
+    Ok(())
+}
+
+/// Compares with what OpenZFS printed for the same bytes, imported read-only.
+fn recorded(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {
+    let name = pool.spec.name;
+    let archive = paths::golden().join("openzfs-readonly.tar.zst");
+    let dir = archive::unpack(&archive, &paths::cache())?;
+    let Ok(text) = std::fs::read_to_string(dir.join(name)) else { return Ok(()) };
+    for step in transcript::parse(&text)? {
+        let query = ["zpool list", "zpool status", "zpool get", "zpool history", "zfs list", "zfs get", "zfs mount"];
+        let reads = query.iter().any(|q| step.line.starts_with(q)) && step.line != "zfs mount -a";
+        if !reads || volatile::command_reason(&step.line).is_some() || after_reading(&step) {
+            continue;
+        }
+        figures.commands += 1;
+        let words: Vec<&str> = step.line.split(' ').collect();
+        let out = session.run(words[0], &words[1..])?;
+        let kind = format!("`{}`", step.line);
+        if out.code != Some(step.code) {
+            report.add(&kind, format!("exit code must be {}: {out}", step.code));
+            continue;
+        }
+        for (want, have) in [(&step.stdout, &out.stdout), (&step.stderr, &out.stderr)] {
+            report.extend(&kind, differing(&step.line, want, have, name, &pool.devices, &session.root()));
+        }
+    }
+    Ok(())
+}
+
+/// Counts of errors found by reading depend on what was read; the damage tests look at them.
+fn after_reading(step: &transcript::Step) -> bool {
+    step.line.starts_with("zpool status") && step.stdout.contains("unrecoverable error")
+}
+
+fn differing(command: &str, want: &str, have: &str, pool: &str, devices: &Path, root: &Path) -> Vec<String> {
+    let want = transcript::relocate(want, pool, devices, root);
+    let keep = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|l| volatile::compared(command, l));
+        lines.map(transcript::squeeze).collect()
+    };
+    tables::compare_lines(&keep(&want), &keep(have))
+}
