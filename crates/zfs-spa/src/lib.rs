@@ -7,6 +7,7 @@
 //! Everything is read-only: an imported pool is a fixed root, so whatever is decoded never goes stale.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod check;
 pub mod config;
 pub mod discover;
 pub mod dsl;
