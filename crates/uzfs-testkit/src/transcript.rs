@@ -55,8 +55,10 @@ pub fn relocate(text: &str, pool: &str, devices: &Path, root: &Path) -> String {
 
 /// A line with runs of blanks made one: column widths depend on the length of the devices' paths.
 pub fn squeeze(line: &str) -> String {
-    let indent: String = line.chars().take_while(|c| *c == ' ' || *c == '\t').collect();
-    format!("{indent}{}", line.split([' ']).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" "))
+    let body = line.trim_start_matches([' ', '\t']);
+    let indent = &line[..line.len() - body.len()];
+    let words: Vec<&str> = body.split(' ').filter(|w| !w.is_empty()).collect();
+    format!("{indent}{}", words.join(" "))
 }
 
 #[cfg(test)]
