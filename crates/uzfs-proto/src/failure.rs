@@ -24,7 +24,7 @@ contract_enums! {
         InvalidProperty = "invalid_property",
         /// The caller may not do that.
         PermissionDenied = "permission_denied",
-        /// Files are open, or a mount or job is in the way.
+        /// Files are open, or a mount or job is in the way; `details` names the mount point, if one.
         Busy = "busy",
         /// The pool is only readable.
         ReadOnly = "read_only",

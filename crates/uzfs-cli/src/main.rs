@@ -1,3 +1,0 @@
-//! uzfs-cli
-
-fn main() {}

@@ -1,0 +1,288 @@
+//! Subcommands of `zfs`: names, synopses and options in one place.
+
+use crate::getopt::{Command, Flag, Hint, later, long, option, switch};
+
+const BLANK: Command = later("", &[]);
+
+const JSON: Flag = Flag { short: 'j', long: "json", value: "", help: "Print JSON." };
+const JSON_INT: Flag = long("json-int", "Print numbers in JSON as numbers and not as text.");
+const DEPTH: Flag = option('d', "max", "At most so many levels below the datasets named.");
+const BELOW: Flag = switch('r', "Everything below the datasets named too.");
+const SCRIPT: Flag = switch('H', "Print no header, and one tab between columns.");
+const EXACT: Flag = switch('p', "Print exact numbers.");
+const TYPES: Flag = option('t', "type[,...]", "Kinds: filesystem, volume, snapshot, bookmark, or all.");
+
+const VERSION: Command = Command {
+    name: "version",
+    aliases: &[],
+    about: "Prints the versions of the tools and of the daemon.",
+    usage: &["version [-j]"],
+    flags: &[JSON],
+    tells_missing: false,
+    operands: Hint::None,
+    ready: true,
+};
+
+const LIST: Command = Command {
+    name: "list",
+    aliases: &[],
+    about: "Lists datasets with properties.",
+    usage: &["list [-Hp] [-j [--json-int]] [-r|-d max] [-o property[,...]] [-s property]...\n    \
+        [-S property]... [-t type[,...]] [filesystem|volume|snapshot] ..."],
+    flags: &[
+        JSON,
+        SCRIPT,
+        option('S', "property", "Sort by this property, largest first; may be repeated."),
+        DEPTH,
+        option('o', "property[,...]", "Print these properties, or space, or all."),
+        EXACT,
+        BELOW,
+        option('s', "property", "Sort by this property; may be repeated."),
+        TYPES,
+        JSON_INT,
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const GET: Command = Command {
+    name: "get",
+    aliases: &[],
+    about: "Shows properties of datasets.",
+    usage: &["get [-rHp] [-j [--json-int]] [-d max] [-o \"all\" | field[,...]]\n    \
+        [-t type[,...]] [-s source[,...]]\n    \
+        <\"all\" | property[,...]> [filesystem|volume|snapshot|bookmark] ..."],
+    flags: &[
+        DEPTH,
+        option('o', "field[,...]", "Columns: name, property, value, received, source, or all."),
+        option('s', "source[,...]", "Only values that are local, default, inherited, received, temporary or none."),
+        JSON,
+        BELOW,
+        TYPES,
+        SCRIPT,
+        EXACT,
+        JSON_INT,
+    ],
+    tells_missing: true,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const MOUNT: Command = Command {
+    name: "mount",
+    aliases: &[],
+    about: "Mounts file systems, or lists what is mounted.",
+    usage: &["mount [-j]", "mount [-flvO] [-o opts] <-a|-R filesystem|filesystem>"],
+    flags: &[
+        switch('a', "Everything that mounts by itself."),
+        JSON,
+        switch('R', "The file systems named and all below them."),
+        switch('l', "Load encryption keys first."),
+        switch('v', "Show progress."),
+        option('o', "opts", "Mount options."),
+        switch('O', "Mount over directories that are not empty."),
+        switch('f', "Mount redacted datasets too."),
+    ],
+    tells_missing: true,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const UNMOUNT: Command = Command {
+    name: "unmount",
+    aliases: &["umount"],
+    about: "Unmounts file systems.",
+    usage: &["unmount [-fu] <-a | filesystem|mountpoint>"],
+    flags: &[
+        switch('a', "Everything."),
+        switch('f', "Even if files are open."),
+        switch('u', "Unload encryption keys afterwards."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const LOAD_KEY: Command = Command {
+    name: "load-key",
+    aliases: &[],
+    about: "Loads encryption keys.",
+    usage: &["load-key [-rn] [-L <keylocation>] <-a | filesystem|volume>"],
+    flags: &[
+        switch('a', "Every encryption root."),
+        switch('n', "Only say whether the key is right."),
+        switch('r', "Encryption roots below the dataset too."),
+        option('L', "keylocation", "Read the key from here: prompt or file:///path."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const UNLOAD_KEY: Command = Command {
+    name: "unload-key",
+    aliases: &[],
+    about: "Forgets encryption keys.",
+    usage: &["unload-key [-r] <-a | filesystem|volume>"],
+    flags: &[switch('a', "Every encryption root."), switch('r', "Encryption roots below the dataset too.")],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const fn with_alias(command: Command, aliases: &'static [&'static str]) -> Command {
+    Command { aliases, ..command }
+}
+
+/// Every subcommand in the order of the usage text; a blank name is a blank line.
+pub const COMMANDS: &[Command] = &[
+    VERSION,
+    BLANK,
+    later(
+        "create",
+        &[
+            "create [-Pnpuv] [-o property=value] ... <filesystem>",
+            "create [-Pnpsv] [-b blocksize] [-o property=value] ... -V <size> <volume>",
+        ],
+    ),
+    later(
+        "destroy",
+        &[
+            "destroy [-fnpRrv] <filesystem|volume>",
+            "destroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]",
+            "destroy <filesystem|volume>#<bookmark>",
+        ],
+    ),
+    BLANK,
+    with_alias(later("snapshot", &["snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ..."]), &["snap"]),
+    later("rollback", &["rollback [-rRf] <snapshot>"]),
+    later("clone", &["clone [-p] [-o property=value] ... <snapshot> <filesystem|volume>"]),
+    later("promote", &["promote <clone-filesystem>"]),
+    later(
+        "rename",
+        &[
+            "rename [-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>",
+            "rename -p [-f] <filesystem|volume> <filesystem|volume>",
+            "rename -u [-f] <filesystem> <filesystem>",
+            "rename -r <snapshot> <snapshot>",
+        ],
+    ),
+    later("bookmark", &["bookmark <snapshot|bookmark> <newbookmark>"]),
+    later("diff", &["diff [-FHth] <snapshot> [snapshot|filesystem]"]),
+    BLANK,
+    LIST,
+    BLANK,
+    later("set", &["set [-u] <property=value> ... <filesystem|volume|snapshot> ..."]),
+    GET,
+    later("inherit", &["inherit [-rS] <property> <filesystem|volume|snapshot> ..."]),
+    later("upgrade", &["upgrade [-v]", "upgrade [-r] [-V version] <-a | filesystem ...>"]),
+    BLANK,
+    later(
+        "userspace",
+        &["userspace [-Hinp] [-o field[,...]] [-s field] ...\n    \
+        [-S field] ... [-t type[,...]] <filesystem|snapshot|path>"],
+    ),
+    later(
+        "groupspace",
+        &["groupspace [-Hinp] [-o field[,...]] [-s field] ...\n    \
+        [-S field] ... [-t type[,...]] <filesystem|snapshot|path>"],
+    ),
+    later(
+        "projectspace",
+        &["projectspace [-Hp] [-o field[,...]] [-s field] ... \n    \
+        [-S field] ... <filesystem|snapshot|path>"],
+    ),
+    BLANK,
+    later(
+        "project",
+        &[
+            "project [-d|-r] <directory|file ...>",
+            "project -c [-0] [-d|-r] [-p id] <directory|file ...>",
+            "project -C [-k] [-r] <directory ...>",
+            "project [-p id] [-r] [-s] <directory ...>",
+        ],
+    ),
+    BLANK,
+    MOUNT,
+    UNMOUNT,
+    later("share", &["share [-l] <-a [nfs|smb] | filesystem>"]),
+    later("unshare", &["unshare <-a [nfs|smb] | filesystem|mountpoint>"]),
+    BLANK,
+    later(
+        "send",
+        &[
+            "send [-DLPbcehnpsVvw] [-i|-I snapshot]\n     \
+            [-R [-X dataset[,dataset]...]]     <snapshot>",
+            "send [-DnVvPLecw] [-i snapshot|bookmark] <filesystem|volume|snapshot>",
+            "send [-DnPpVvLec] [-i bookmark|snapshot] --redact <bookmark> <snapshot>",
+            "send [-nVvPe] -t <receive_resume_token>",
+            "send [-PnVv] --saved filesystem",
+        ],
+    ),
+    with_alias(
+        later(
+            "receive",
+            &[
+                "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n    \
+                <filesystem|volume|snapshot>",
+                "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n    \
+                [-d | -e] <filesystem>",
+                "receive -A <filesystem|volume>",
+            ],
+        ),
+        &["recv"],
+    ),
+    later("redact", &["redact <snapshot> <bookmark> <redaction_snapshot> ..."]),
+    BLANK,
+    later(
+        "allow",
+        &[
+            "allow <filesystem|volume>",
+            "allow [-ldug] <\"everyone\"|user|group>[,...] <perm|@setname>[,...]\n    \
+            <filesystem|volume>",
+            "allow [-ld] -e <perm|@setname>[,...] <filesystem|volume>",
+            "allow -c <perm|@setname>[,...] <filesystem|volume>",
+            "allow -s @setname <perm|@setname>[,...] <filesystem|volume>",
+        ],
+    ),
+    later(
+        "unallow",
+        &[
+            "unallow [-rldug] <\"everyone\"|user|group>[,...]\n    \
+            [<perm|@setname>[,...]] <filesystem|volume>",
+            "unallow [-rld] -e [<perm|@setname>[,...]] <filesystem|volume>",
+            "unallow [-r] -c [<perm|@setname>[,...]] <filesystem|volume>",
+            "unallow [-r] -s @setname [<perm|@setname>[,...]] <filesystem|volume>",
+        ],
+    ),
+    BLANK,
+    later("hold", &["hold [-r] <tag> <snapshot> ..."]),
+    later("holds", &["holds [-rHp] <snapshot> ..."]),
+    later("release", &["release [-r] <tag> <snapshot> ..."]),
+    BLANK,
+    LOAD_KEY,
+    UNLOAD_KEY,
+    later(
+        "change-key",
+        &[
+            "change-key [-l] [-o keyformat=<value>]\n    \
+            [-o keylocation=<value>] [-o pbkdf2iters=<value>]\n    <filesystem|volume>",
+            "change-key -i [-l] <filesystem|volume>",
+        ],
+    ),
+    BLANK,
+    later(
+        "program",
+        &["program [-jn] [-t <instruction limit>] [-m <memory limit (b)>]\n    \
+        <pool> <program file> [lua args...]"],
+    ),
+    later("rewrite", &["rewrite [-rvx] [-o <offset>] [-l <length>] <directory|file ...>"]),
+    later("wait", &["wait [-t <activity>] <filesystem>"]),
+    BLANK,
+    later("jail", &["jail <jailid|jailname> <filesystem>"]),
+    later("unjail", &["unjail <jailid|jailname> <filesystem>"]),
+    BLANK,
+    later("zone", &["zone <nsfile> <filesystem>"]),
+    later("unzone", &["unzone <nsfile> <filesystem>"]),
+];

@@ -1,0 +1,252 @@
+//! Subcommands of `zpool`: names, synopses and options in one place.
+
+use crate::getopt::{Command, Flag, Hint, later, long, option, switch};
+
+const BLANK: Command = later("", &[]);
+
+const JSON: Flag = Flag { short: 'j', long: "json", value: "", help: "Print JSON." };
+const JSON_INT: Flag = long("json-int", "Print numbers in JSON as numbers and not as text.");
+const JSON_GUID: Flag = long("json-pool-key-guid", "Key pools in JSON by guid and not by name.");
+const TIME: Flag = option('T', "d|u", "Print the time before each report, as text or seconds.");
+const NAME_GUID: Flag = switch('g', "Name devices by guid.");
+const NAME_LINK: Flag = switch('L', "Resolve links in the names of devices.");
+const NAME_PATH: Flag = switch('P', "Print full paths of devices.");
+const EXACT: Flag = switch('p', "Print exact numbers.");
+const SCRIPT: Flag = switch('H', "Print no header, and one tab between columns.");
+
+const IMPORT: &[Flag] = &[
+    switch('a', "Import every pool found."),
+    switch('C', "Accepted for compatibility."),
+    option('c', "cachefile", "Read this cache file instead of looking at devices."),
+    option('d', "dir|device", "Look at this directory or device; may be repeated."),
+    switch('D', "Destroyed pools only."),
+    switch('E', "Accepted for compatibility."),
+    switch('f', "Import even if the pool looks in use by another host."),
+    switch('F', "Go back to an earlier state if the newest cannot be opened."),
+    switch('l', "Load encryption keys before mounting."),
+    switch('m', "Import without missing log devices."),
+    switch('n', "With -F: only say what would happen."),
+    switch('N', "Mount nothing."),
+    option('o', "property=value|mntopts", "Set a pool property, or mount options."),
+    option('R', "root", "Put all mount points under this directory."),
+    switch('s', "Look at all devices."),
+    switch('t', "The new name is only for this import."),
+    option('T', "txg", "Open this transaction group."),
+    switch('V', "Accepted for compatibility."),
+    switch('X', "With -F: go back much further."),
+    long("rewind-to-checkpoint", "Open the pool's checkpoint."),
+];
+
+const STATUS: &[Flag] = &[
+    option('c', "script", "Run scripts for each device (not supported yet)."),
+    JSON,
+    switch('d', "Show errors of direct I/O verification."),
+    switch('D', "Show the deduplication table."),
+    switch('e', "Show only devices in trouble."),
+    NAME_GUID,
+    switch('i', "Show initialization of devices."),
+    NAME_LINK,
+    switch('p', "Print exact numbers."),
+    NAME_PATH,
+    switch('s', "Show slow I/Os."),
+    switch('t', "Show TRIM of devices."),
+    TIME,
+    switch('v', "List damaged files."),
+    switch('x', "Only pools in trouble."),
+    long("power", "Show the power state of devices."),
+    JSON_INT,
+    long("json-flat-vdevs", "List devices in JSON side by side and not nested."),
+    JSON_GUID,
+];
+
+/// Subcommands that are there.
+const VERSION: Command = Command {
+    name: "version",
+    aliases: &[],
+    about: "Prints the versions of the tools and of the daemon.",
+    usage: &["version [-j]"],
+    flags: &[JSON],
+    tells_missing: false,
+    operands: Hint::None,
+    ready: true,
+};
+
+const LIST: Command = Command {
+    name: "list",
+    aliases: &[],
+    about: "Lists pools with size, use and health.",
+    usage: &["list [-gHLpPv] [-o property[,...]] [-j [--json-int, --json-pool-key-guid]] ...\n    \
+        [-T d|u] [pool] [interval [count]]"],
+    flags: &[
+        NAME_GUID,
+        JSON,
+        SCRIPT,
+        NAME_LINK,
+        option('o', "property[,...]", "Print these properties."),
+        EXACT,
+        NAME_PATH,
+        TIME,
+        switch('v', "List devices too."),
+        JSON_INT,
+        JSON_GUID,
+    ],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const STATUS_COMMAND: Command = Command {
+    name: "status",
+    aliases: &[],
+    about: "Shows the health of pools and their devices.",
+    usage: &["status [-DdegiLPpstvx] [-c script1[,script2,...]] ...\n    \
+        [-j|--json [--json-flat-vdevs] [--json-int] [--json-pool-key-guid]] ...\n    \
+        [-T d|u] [--power] [pool] [interval [count]]"],
+    flags: STATUS,
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const IMPORT_COMMAND: Command = Command {
+    name: "import",
+    aliases: &[],
+    about: "Lists pools that can be imported, or imports them.",
+    usage: &[
+        "import [-d dir] [-D]",
+        "import [-o mntopts] [-o property=value] ... \n    \
+            [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]] -a",
+        "import [-o mntopts] [-o property=value] ... \n    \
+            [-d dir | -c cachefile] [-D] [-l] [-f] [-m] [-N] [-R root] [-F [-n]]\n    \
+            [--rewind-to-checkpoint] <pool | id> [newpool]",
+    ],
+    flags: IMPORT,
+    tells_missing: true,
+    operands: Hint::None,
+    ready: true,
+};
+
+const EXPORT: Command = Command {
+    name: "export",
+    aliases: &[],
+    about: "Unmounts the file systems of pools and gives the pools up.",
+    usage: &["export [-af] <pool> ..."],
+    flags: &[
+        switch('a', "Every pool."),
+        switch('f', "Unmount even if files are open."),
+        switch('F', "Do not mark the pool as exported."),
+    ],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const HISTORY: Command = Command {
+    name: "history",
+    aliases: &[],
+    about: "Shows the commands that were run on pools.",
+    usage: &["history [-il] [<pool>] ..."],
+    flags: &[switch('i', "Internal events too."), switch('l', "Add user, host and zone.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const EVENTS: Command = Command {
+    name: "events",
+    aliases: &[],
+    about: "Shows events of pools.",
+    usage: &["events [-vHf [pool] | -c]"],
+    flags: &[
+        switch('v', "Print all of each event."),
+        SCRIPT,
+        switch('f', "Wait for new events."),
+        switch('c', "Forget all events."),
+    ],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const GET: Command = Command {
+    name: "get",
+    aliases: &[],
+    about: "Shows properties of pools or of devices.",
+    usage: &["get [-Hp] [-j [--json-int, --json-pool-key-guid]] ...\n    \
+        [-o \"all\" | field[,...]] <\"all\" | property[,...]> <pool> ..."],
+    flags: &[
+        JSON,
+        SCRIPT,
+        EXACT,
+        option('o', "field[,...]", "Columns: name, property, value, source, or all."),
+        JSON_INT,
+        JSON_GUID,
+    ],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+/// Every subcommand in the order of the usage text; a blank name is a blank line.
+pub const COMMANDS: &[Command] = &[
+    VERSION,
+    BLANK,
+    later(
+        "create",
+        &["create [-fnd] [-o property=value] ... \n    \
+        [-O file-system-property=value] ... \n    [-m mountpoint] [-R root] <pool> <vdev> ..."],
+    ),
+    later("destroy", &["destroy [-f] <pool>"]),
+    BLANK,
+    later("add", &["add [-afgLnP] [-o property=value] <pool> <vdev> ..."]),
+    later("remove", &["remove [-npsw] <pool> <device> ..."]),
+    BLANK,
+    later("labelclear", &["labelclear [-f] <vdev>"]),
+    BLANK,
+    later("checkpoint", &["checkpoint [-d [-w]] <pool> ..."]),
+    later("prefetch", &["prefetch -t <type> [<type opts>] <pool>\n    -t ddt <pool>"]),
+    BLANK,
+    LIST,
+    later(
+        "iostat",
+        &["iostat [[[-c [script1,script2,...][-lq]]|[-rw]] [-T d | u] [-ghHLpPvy]\n    \
+        [[pool ...]|[pool vdev ...]|[vdev ...]] [[-n] interval [count]]"],
+    ),
+    STATUS_COMMAND,
+    BLANK,
+    later("online", &["online [--power][-e] <pool> <device> ..."]),
+    later("offline", &["offline [--power]|[[-f][-t]] <pool> <device> ..."]),
+    later("clear", &["clear [[--power]|[-nF]] <pool> [device]"]),
+    later("reopen", &["reopen [-n] <pool>"]),
+    BLANK,
+    later("attach", &["attach [-fsw] [-o property=value] <pool> <vdev> <new-device>"]),
+    later("detach", &["detach <pool> <device>"]),
+    later("replace", &["replace [-fsw] [-o property=value] <pool> <device> [new-device]"]),
+    later(
+        "split",
+        &["split [-gLnPl] [-R altroot] [-o mntopts]\n    \
+        [-o property=value] <pool> <newpool> [<device> ...]"],
+    ),
+    BLANK,
+    later("initialize", &["initialize [-c | -s | -u] [-w] <pool> [<device> ...]"]),
+    later("resilver", &["resilver <pool> ..."]),
+    later("scrub", &["scrub [-s | -p] [-w] [-e] <pool> ..."]),
+    later("trim", &["trim [-dw] [-r <rate>] [-c | -s] <pool> [<device> ...]"]),
+    BLANK,
+    IMPORT_COMMAND,
+    EXPORT,
+    later("upgrade", &["upgrade", "upgrade -v", "upgrade [-V version] <-a | pool ...>"]),
+    later("reguid", &["reguid [-g guid] <pool>"]),
+    BLANK,
+    HISTORY,
+    EVENTS,
+    BLANK,
+    GET,
+    later("set", &["set <property=value> <pool>", "set <vdev_property=value> <pool> <vdev>"]),
+    BLANK,
+    later("sync", &["sync [pool] ..."]),
+    BLANK,
+    later("wait", &["wait [-Hp] [-T d|u] [-t <activity>[,...]] <pool> [interval]"]),
+    BLANK,
+    later("ddtprune", &["ddtprune -d|-p <amount> <pool>"]),
+];
