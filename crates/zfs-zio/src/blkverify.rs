@@ -57,3 +57,11 @@ pub fn verify(tree: &VdevTree, bp: &BlkPtr) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether `size` bytes at every address of `bp` lie within their vdevs.
+pub fn fits(tree: &VdevTree, bp: &BlkPtr, size: u64) -> bool {
+    bp.dvas().all(|d| {
+        let end = d.offset().checked_add(size);
+        tree.top(d.vdev()).zip(end).is_some_and(|(top, end)| end <= top.config.asize)
+    })
+}

@@ -12,6 +12,7 @@ pub mod buf;
 pub mod codec;
 pub mod config;
 pub mod error;
+mod gang;
 pub mod sink;
 pub mod vdev;
 pub mod zio;

@@ -7,7 +7,7 @@
 //! Invariants: a [`Zio`] belongs to one opening of one pool, and its cache entries are dropped with it, so a pool that
 //! was changed elsewhere and opened again cannot see old blocks. Reading takes no lock that all readers share.
 
-use crate::arc::{ArcCache, ArcStats, CacheKey};
+use crate::arc::{ArcCache, ArcStats, CacheKey, Loaded};
 use crate::blkverify;
 use crate::bookmark::Zbookmark;
 use crate::buf::Buf;
@@ -20,9 +20,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zfs_env::TaskPool;
 use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
+use zfs_phys::enums::CompressKind;
+use zfs_phys::indirect::IndirectMappingEntry;
 use zfs_phys::{BlkPtr, Dva};
 
 static NEXT_INSTANCE: AtomicU64 = AtomicU64::new(1);
+
+/// How to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct How {
+    /// Read and judge every copy.
+    pub(crate) all_copies: bool,
+    /// Do not count or note failures.
+    pub(crate) speculative: bool,
+}
 
 /// The reading half of an opened pool.
 pub struct Zio {
@@ -75,31 +86,53 @@ impl Zio {
         self.checksums.write().salt = Some(salt);
     }
 
+    /// Tells where the contents of removed top-level vdev `id` are now.
+    pub fn set_indirect_mapping(&self, id: u64, entries: Vec<IndirectMappingEntry>) -> Result<()> {
+        self.tree.set_indirect_mapping(id, entries).map_err(|e| e.pool(&self.pool))
+    }
+
+    /// Forgets decrypted blocks; called when a key of the pool is unloaded.
+    pub fn purge_decrypted(&self) {
+        self.arc.purge_decrypted(self.instance);
+    }
+
     /// Reads the logical bytes of a block: verified, decrypted, decompressed, `bp.lsize()` long, in the byte order
     /// they were written in. Holes give zeros.
     ///
-    /// Fails with `Checksum` or `Io` when no copy is good (and notes the bookmark for `zpool status -v`), `Corrupt` for
-    /// nonsensical pointers, `KeyUnavailable` for encrypted blocks without `crypt`, `Auth` when a MAC does not match.
+    /// Fails with `Checksum`, `Io` or `NoDevice` when no copy is good (and notes the bookmark for `zpool status -v`),
+    /// `Corrupt` for nonsensical pointers, `KeyUnavailable` for encrypted blocks without `crypt`, `Auth` when a MAC
+    /// does not match. MACs of blocks that are only authenticated are checked when there is a key.
     pub fn read(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) -> Result<Buf> {
-        self.read_inner(bp, bm, crypt).map_err(|e| e.pool(&self.pool).at(bm))
+        self.read_how(bp, bm, crypt, How::default())
     }
 
-    fn read_inner(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) -> Result<Buf> {
-        if bp.is_hole() || bp.is_embedded() {
-            return self.read_without_io(bp);
+    /// Like [`Zio::read`] for blocks that may well not be there, as behind the end of an intent log: failures are
+    /// neither counted nor noted.
+    pub fn read_speculative(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) -> Result<Buf> {
+        self.read_how(bp, bm, crypt, How { speculative: true, ..How::default() })
+    }
+
+    fn read_how(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>, how: How) -> Result<Buf> {
+        let result = if bp.is_hole() || bp.is_embedded() {
+            self.read_without_io(bp)
+        } else if bp.is_encrypted() && crypt.is_none() {
+            Err(Error::new(ErrorKind::KeyUnavailable, "reading an encrypted block"))
+        } else {
+            let key = CacheKey::new(self.instance, bp, crypt.is_some());
+            self.arc.get_or_load(key, bp.is_metadata(), || self.load(bp, bm, crypt, how))
+        };
+        result.map_err(|e| e.pool(&self.pool).at(bm))
+    }
+
+    /// Reads a block from disk and turns it into logical bytes.
+    fn load(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>, how: How) -> Result<Loaded> {
+        blkverify::verify(&self.tree, bp)?;
+        let stored = self.read_physical(bp, bm, how)?;
+        let loaded = unpack(bp, stored, crypt.map(|k| &**k));
+        if let (Err(e), false) = (&loaded, how.speculative) {
+            self.errors.unreadable(bm, e.kind());
         }
-        if bp.is_encrypted() && crypt.is_none() {
-            return Err(Error::new(ErrorKind::KeyUnavailable, "reading an encrypted block"));
-        }
-        let key = CacheKey::new(self.instance, bp);
-        let lsize = bp.lsize() as usize;
-        let compress = bp.compress().ok_or_else(|| Error::corrupt("block pointer with unknown compression"))?;
-        let cached = self.arc.get_or_load(key, bp.is_metadata(), || {
-            blkverify::verify(&self.tree, bp)?;
-            let raw = self.read_physical(bp, bm, false)?;
-            Ok(crate::arc::Loaded { bytes: Buf::from(raw), compress, lsize })
-        })?;
-        Ok(cached)
+        loaded
     }
 
     fn read_without_io(&self, bp: &BlkPtr) -> Result<Buf> {
@@ -127,7 +160,7 @@ impl Zio {
             return self.read_without_io(bp);
         }
         blkverify::verify(&self.tree, bp)
-            .and_then(|()| self.read_physical(bp, bm, false))
+            .and_then(|()| self.read_physical(bp, bm, How::default()))
             .map(Buf::from)
             .map_err(|e| e.pool(&self.pool).at(bm))
     }
@@ -139,7 +172,7 @@ impl Zio {
             return Ok(());
         }
         blkverify::verify(&self.tree, bp)
-            .and_then(|()| self.read_physical(bp, bm, all_copies))
+            .and_then(|()| self.read_physical(bp, bm, How { all_copies, speculative: false }))
             .map(drop)
             .map_err(|e| e.pool(&self.pool).at(bm))
     }
@@ -148,32 +181,40 @@ impl Zio {
     /// no task pool or that has too much to do. Failures are not counted; a real read will find them.
     pub fn prefetch(self: &Arc<Self>, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) {
         let Some(tasks) = &self.tasks else { return };
-        if bp.is_hole() || bp.is_embedded() || self.arc.contains(CacheKey::new(self.instance, bp)) {
+        if bp.is_hole() || bp.is_embedded() || self.arc.contains(CacheKey::new(self.instance, bp, crypt.is_some())) {
             return;
         }
         let (zio, bp, bm, crypt) = (self.clone(), *bp, *bm, crypt.cloned());
-        tasks.try_spawn(move || drop(zio.read(&bp, &bm, crypt.as_ref())));
+        tasks.try_spawn(move || drop(zio.read_speculative(&bp, &bm, crypt.as_ref())));
+    }
+
+    pub(crate) fn checksum_context(&self) -> ChecksumContext {
+        *self.checksums.read()
     }
 
     /// Reads the stored bytes of a verified pointer.
-    fn read_physical(&self, bp: &BlkPtr, bm: &Zbookmark, all_copies: bool) -> Result<Vec<u8>> {
-        let ctx = *self.checksums.read();
-        codec::checksum_known(&ctx, bp)?;
-        let result =
-            self.read_dvas(bp, bp.psize() as usize, all_copies, bm, &|data| codec::checksum_matches(&ctx, bp, data));
-        if let Err(e) = &result {
+    fn read_physical(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<Vec<u8>> {
+        let result = if bp.is_gang() { self.read_gang(bp, bm, how) } else { self.read_plain(bp, bm, how) };
+        if let (Err(e), false) = (&result, how.speculative) {
             self.errors.unreadable(bm, e.kind());
         }
         result
     }
 
+    /// Reads the stored bytes of a pointer that leads straight to them.
+    pub(crate) fn read_plain(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<Vec<u8>> {
+        let ctx = self.checksum_context();
+        codec::checksum_known(&ctx, bp)?;
+        self.read_dvas(bp, bp.psize() as usize, bm, how, &|data| codec::checksum_matches(&ctx, bp, data))
+    }
+
     /// Tries the addresses of a pointer in turn until `good` accepts what is there.
-    fn read_dvas(
+    pub(crate) fn read_dvas(
         &self,
         bp: &BlkPtr,
         size: usize,
-        all_copies: bool,
         bm: &Zbookmark,
+        how: How,
         good: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>> {
         let mut buf = vec![0u8; size];
@@ -182,11 +223,12 @@ impl Zio {
         for dva in self.dva_order(bp) {
             let Some(top) = self.tree.top(dva.vdev()) else { continue };
             let mut io = ReadIo::new(bp.physical_birth(), good);
-            io.all_copies = all_copies;
+            (io.all_copies, io.speculative) = (how.all_copies, how.speculative);
+            io.tops = Some(&self.tree.root().children);
             let result = top.read(&mut io, dva.offset(), &mut buf);
             self.errors.damaged(bm, &io.damage);
             match result {
-                Ok(()) if !all_copies => return Ok(buf),
+                Ok(()) if !how.all_copies => return Ok(buf),
                 Ok(()) => {
                     found.get_or_insert_with(|| buf.clone());
                 }
@@ -212,6 +254,21 @@ impl Zio {
         }
         dvas
     }
+}
+
+/// Decrypts, authenticates and decompresses stored bytes.
+fn unpack(bp: &BlkPtr, stored: Vec<u8>, key: Option<&DatasetKey>) -> Result<Loaded> {
+    let compress = bp.compress().ok_or_else(|| Error::corrupt("block pointer with unknown compression"))?;
+    let opened = codec::open(bp, stored, key)?;
+    let lsize = bp.lsize() as usize;
+    let loaded = if compress == CompressKind::Off && opened.len() == lsize {
+        Loaded { plain: opened.into(), packed: None }
+    } else {
+        let plain = codec::decompress(compress, &opened, lsize)?;
+        Loaded { plain: plain.into(), packed: Some((opened.into(), compress)) }
+    };
+    codec::check_logical(bp, &loaded.plain, key)?;
+    Ok(loaded)
 }
 
 impl Drop for Zio {

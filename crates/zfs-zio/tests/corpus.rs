@@ -123,8 +123,8 @@ fn every_pool_gives_its_root_block() {
             panic!("{}: no labels", pool.display());
         };
         let bp = ub.rootbp;
-        let block = zio.read_raw(&bp, &Zbookmark::root(0)).unwrap_or_else(|e| panic!("{e}\n{:?}", zio.vdevs()));
-        assert_eq!(block.len() as u64, bp.psize());
+        let block = zio.read(&bp, &Zbookmark::root(0), None).unwrap_or_else(|e| panic!("{e}\n{:?}", zio.vdevs()));
+        assert_eq!(block.len() as u64, bp.lsize());
         zio.verify(&bp, &Zbookmark::root(0), true).unwrap();
         if !pool.ends_with("rotten") && !pool.ends_with("rottenz") {
             assert_eq!(zio.errors().damage(), [], "{}", pool.display());
@@ -150,7 +150,7 @@ fn pools_with_redundancy_do_without_disks() {
         let Some(pool) = corpus().into_iter().find(|p| p.ends_with(name)) else { continue };
         let (zio, ub) = zio(&pool, lost).expect("labels");
         assert_eq!(zio.vdevs().root().state(), state, "{name} without {lost:?}: {:?}", zio.vdevs());
-        let result = zio.read_raw(&ub.rootbp, &Zbookmark::root(0));
+        let result = zio.read(&ub.rootbp, &Zbookmark::root(0), None);
         match state {
             VdevState::Degraded => assert!(result.is_ok(), "{name} without {lost:?}: {result:?}"),
             // A small block may still be whole on what is left; the pool is not.

@@ -36,23 +36,30 @@ pub struct CacheKey {
     birth: u64,
     /// Decrypted contents, to be forgotten when a key is unloaded.
     protected: bool,
+    /// Whether MACs were checked with a key: what was read without one must not answer who has one.
+    authenticated: bool,
 }
 
 impl CacheKey {
-    /// Identity of the block that `bp` points to in opening `instance` of a pool.
-    pub fn new(instance: u64, bp: &BlkPtr) -> Self {
-        Self { instance, dva: bp.dva(0).word, birth: bp.physical_birth(), protected: bp.is_encrypted() }
+    /// Identity of the block that `bp` points to in opening `instance` of a pool, as read by somebody with a key or
+    /// without one.
+    pub fn new(instance: u64, bp: &BlkPtr, with_key: bool) -> Self {
+        Self {
+            instance,
+            dva: bp.dva(0).word,
+            birth: bp.physical_birth(),
+            protected: bp.is_encrypted(),
+            authenticated: with_key && bp.uses_crypt(),
+        }
     }
 }
 
-/// What a loader gives: decrypted bytes, still compressed.
+/// What a loader gives.
 pub struct Loaded {
-    /// The bytes.
-    pub bytes: Buf,
-    /// How they are compressed.
-    pub compress: CompressKind,
-    /// Size when decompressed.
-    pub lsize: usize,
+    /// The logical bytes.
+    pub plain: Buf,
+    /// The decrypted bytes before decompression, and how they are compressed; nothing when they are the logical ones.
+    pub packed: Option<(Buf, CompressKind)>,
 }
 
 /// Figures of the cache.
@@ -122,17 +129,13 @@ impl ArcCache {
                 return found;
             }
             self.misses.fetch_add(1, Ordering::Relaxed);
-            let loaded = load()?;
-            if loaded.compress == CompressKind::Off {
-                self.cold.insert(key, Stored::Plain(loaded.bytes.clone()));
-                return Ok(loaded.bytes);
-            }
-            let plain = Buf::from(codec::decompress(loaded.compress, &loaded.bytes, loaded.lsize)?);
-            if metadata {
-                self.cold.insert(key, Stored::Plain(plain.clone()));
-            } else {
-                self.cold.insert(key, Stored::Packed(loaded.bytes, loaded.compress, loaded.lsize));
-                self.hot.insert(key, Stored::Plain(plain.clone()));
+            let Loaded { plain, packed } = load()?;
+            match packed {
+                Some((bytes, compress)) if !metadata => {
+                    self.cold.insert(key, Stored::Packed(bytes, compress, plain.len()));
+                    self.hot.insert(key, Stored::Plain(plain.clone()));
+                }
+                _ => self.cold.insert(key, Stored::Plain(plain.clone())),
             }
             Ok(plain)
         })
@@ -192,14 +195,12 @@ mod tests {
     use zfs_phys::Dva;
 
     fn key(n: u64) -> CacheKey {
-        CacheKey { instance: 1, dva: Dva::new(0, n << 12, 4096, false).word, birth: n, protected: n.is_multiple_of(2) }
+        let dva = Dva::new(0, n << 12, 4096, false).word;
+        CacheKey { instance: 1, dva, birth: n, protected: n.is_multiple_of(2), authenticated: false }
     }
 
     fn put(arc: &ArcCache, n: u64, len: usize) -> Buf {
-        arc.get_or_load(key(n), true, || {
-            Ok(Loaded { bytes: vec![n as u8; len].into(), compress: CompressKind::Off, lsize: len })
-        })
-        .unwrap()
+        arc.get_or_load(key(n), true, || Ok(Loaded { plain: vec![n as u8; len].into(), packed: None })).unwrap()
     }
 
     #[test]
@@ -257,7 +258,7 @@ mod tests {
                     let got = arc.get_or_load(key(7), false, || {
                         loads.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(std::time::Duration::from_millis(20));
-                        Ok(Loaded { bytes: vec![7; 10].into(), compress: CompressKind::Off, lsize: 10 })
+                        Ok(Loaded { plain: vec![7; 10].into(), packed: None })
                     });
                     assert_eq!(got.unwrap().len(), 10);
                 });

@@ -14,6 +14,7 @@
 //! Rejected alternative: a completion-driven state machine for every vdev type. Reads here are either one `pread` of
 //! cached pages or few and large; a blocking call tree is easier to prove right.
 
+pub mod indirect;
 pub mod leaf;
 pub mod mirror;
 pub mod raidz;
@@ -61,6 +62,8 @@ pub struct ReadIo<'a> {
     pub speculative: bool,
     /// What was found wrong.
     pub damage: Vec<Damage>,
+    /// All top-level vdevs, for those that lead elsewhere.
+    pub(crate) tops: Option<&'a [Vdev]>,
     /// The dRAID vdev being read, whose children distributed spares stand for.
     pub(crate) draid: Option<&'a Vdev>,
     /// How many detours (distributed spares, indirect mappings) led here.
@@ -70,17 +73,30 @@ pub struct ReadIo<'a> {
 impl<'a> ReadIo<'a> {
     /// A plain read of a block born in `birth`.
     pub fn new(birth: u64, good: &'a dyn Fn(&[u8]) -> bool) -> Self {
-        Self { good, birth, all_copies: false, speculative: false, damage: Vec::new(), draid: None, depth: 0 }
+        Self {
+            good,
+            birth,
+            all_copies: false,
+            speculative: false,
+            damage: Vec::new(),
+            tops: None,
+            draid: None,
+            depth: 0,
+        }
     }
 
     /// The same read for a piece of the block on a child of `vdev`, judged by `good`.
-    pub(crate) fn below<'b>(&self, vdev: &'b Vdev, good: &'b dyn Fn(&[u8]) -> bool) -> ReadIo<'b> {
+    pub(crate) fn below<'b>(&self, vdev: &'b Vdev, good: &'b dyn Fn(&[u8]) -> bool) -> ReadIo<'b>
+    where
+        'a: 'b,
+    {
         ReadIo {
             good,
             birth: self.birth,
             all_copies: false,
             speculative: self.speculative,
             damage: Vec::new(),
+            tops: self.tops,
             draid: Some(vdev),
             depth: self.depth,
         }

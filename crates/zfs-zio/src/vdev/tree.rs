@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use zfs_env::BlockDevice;
+use zfs_phys::indirect::IndirectMappingEntry;
 use zfs_phys::label::{SPA_MINDEVSIZE, VDEV_LABEL_END_SIZE, VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE};
 
 /// Counters of one vdev since the pool was opened.
@@ -90,6 +91,8 @@ pub struct Vdev {
     pub(super) geometry: Geometry,
     /// Progress of a RAID-Z expansion, when one is under way.
     reflow: RwLock<Option<Reflow>>,
+    /// Where the contents of a removed vdev are, sorted by source.
+    pub(super) mapping: RwLock<Option<Arc<[IndirectMappingEntry]>>>,
     device: Option<Arc<dyn BlockDevice>>,
     asize: u64,
     state: AtomicU8,
@@ -175,6 +178,14 @@ impl Vdev {
         self.asize
     }
 
+    /// Smallest allocation on a top-level vdev, bytes.
+    pub fn min_alloc(&self) -> u64 {
+        match &self.geometry {
+            Geometry::Draid(draid) => draid.min_alloc(),
+            _ => 1 << self.ashift,
+        }
+    }
+
     /// Tells which txgs a leaf lacks (its dirty time log), so that reads prefer others.
     pub fn set_dtl(&self, mut missing: Vec<std::ops::Range<u64>>) {
         missing.retain(|r| r.start < r.end);
@@ -198,7 +209,8 @@ impl Vdev {
             VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => self.read_mirror(io, offset, buf),
             VdevKind::Raidz { .. } | VdevKind::Draid { .. } => self.read_raid(io, offset, buf),
             VdevKind::DraidSpare { .. } => self.read_spare(io, offset, buf),
-            _ => Err(VdevError::NoDevice),
+            VdevKind::Indirect => self.read_indirect(io, offset, buf),
+            VdevKind::Root | VdevKind::Hole | VdevKind::Missing => Err(VdevError::NoDevice),
         }
     }
 
@@ -225,6 +237,7 @@ impl Vdev {
             ashift,
             geometry,
             reflow: RwLock::new(None),
+            mapping: RwLock::new(None),
             device: None,
             state: AtomicU8::new(0),
             aux: AtomicU8::new(0),
@@ -397,6 +410,15 @@ impl VdevTree {
         for top in self.root.children.iter().filter(|t| t.config.raidz_expanding) {
             *top.reflow.write() = Some(Reflow { offset, scratch });
         }
+    }
+
+    /// Tells where the contents of removed top-level vdev `id` are now (its `com.delphix:indirect_object`).
+    pub fn set_indirect_mapping(&self, id: u64, mut entries: Vec<IndirectMappingEntry>) -> Result<()> {
+        let vdev = self.top(id).filter(|v| v.config.kind == VdevKind::Indirect);
+        let vdev = vdev.ok_or_else(|| Error::invalid(format!("vdev {id} is not a removed one")))?;
+        entries.sort_by_key(|e| e.src);
+        *vdev.mapping.write() = Some(entries.into());
+        Ok(())
     }
 
     /// All leaves.

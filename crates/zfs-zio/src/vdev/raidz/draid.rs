@@ -280,10 +280,12 @@ mod tests {
         ) {
             let children = ndata + nparity + nspares + extra;
             let (width, ndisks) = (children * sets, children * sets - nspares);
-            // As OpenZFS computes it: the least number of groups that fills whole rows.
-            let mut ngroups = sets;
-            while !((ndata + nparity) * ngroups).is_multiple_of(ndisks) { ngroups += 1; }
-            prop_assume!(ngroups <= 255 && (sets == 1 || nspares % sets == 0));
+            // As OpenZFS computes it: in each set the least number of groups that fills whole rows.
+            prop_assume!(nspares.is_multiple_of(sets));
+            let mut groups = 1;
+            while !((ndata + nparity) * groups).is_multiple_of(ndisks / sets) { groups += 1; }
+            let ngroups = groups * sets;
+            prop_assume!(ngroups <= 255);
             let nchildren = (sets > 1).then_some(children);
             let g = DraidGeometry::new(12, width, nchildren, (ndata, nparity, nspares, ngroups)).unwrap();
             let group_width = ndata + nparity;
