@@ -1,7 +1,7 @@
 //! Finding the daemon's socket and starting the daemon when nobody listens there.
 //!
-//! Paths: `UZFS_SOCKET` if set; for root `/run/uzfs/uzfsd.sock`; for others `uzfs/uzfsd.sock` in
-//! `XDG_RUNTIME_DIR`, or in `/tmp/uzfs-UID`. The daemon uses the same rules.
+//! Where the daemon listens is [`uzfs_proto::place`]'s to say. Keys go through the socket, so whoever
+//! listens must be root or this user.
 //!
 //! Starting: the program `uzfsd` beside the calling program (or in `UZFSD`, or in the search path) is
 //! run with `--socket PATH --ready-fd N`; it writes one byte to that descriptor when it listens, or
@@ -16,23 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use uzfs_proto::client::Connection;
+use uzfs_proto::place::socket_path;
 
 /// Longest wait for a daemon to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Where the daemon of this user listens.
-pub fn socket_path(uid: u32, variable: impl Fn(&str) -> Option<String>) -> PathBuf {
-    if let Some(path) = variable("UZFS_SOCKET").filter(|p| !p.is_empty()) {
-        return PathBuf::from(path);
-    }
-    if uid == 0 {
-        return PathBuf::from("/run/uzfs/uzfsd.sock");
-    }
-    match variable("XDG_RUNTIME_DIR").filter(|d| d.starts_with('/') && Path::new(d).is_dir()) {
-        Some(dir) => Path::new(&dir).join("uzfs/uzfsd.sock"),
-        None => PathBuf::from(format!("/tmp/uzfs-{uid}/uzfsd.sock")),
-    }
-}
 
 /// Effective user id of this process.
 pub fn euid() -> u32 {
@@ -57,8 +44,8 @@ fn daemon_program() -> PathBuf {
 pub fn connect() -> Result<Connection, String> {
     let path = socket_path(euid(), |name| std::env::var(name).ok());
     let shown = path.display();
-    let error = match Connection::open(&path) {
-        Ok(connection) => return Ok(connection),
+    let error = match UnixStream::connect(&path) {
+        Ok(stream) => return trusted(stream, &path),
         Err(e) => e,
     };
     if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
@@ -70,14 +57,25 @@ pub fn connect() -> Result<Connection, String> {
     start(&path)?;
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match Connection::open(&path) {
-            Ok(connection) => return Ok(connection),
+        match UnixStream::connect(&path) {
+            Ok(stream) => return trusted(stream, &path),
             Err(e) if Instant::now() > deadline => {
                 return Err(format!("cannot connect to uzfsd at {shown}: {e}"));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Uses the socket if its other end is root's or this user's.
+fn trusted(stream: UnixStream, path: &Path) -> Result<Connection, String> {
+    let shown = path.display();
+    let cannot = |e: std::io::Error| format!("cannot use the socket {shown}: {e}");
+    let uid = uzfs_proto::server::peer(&stream).map_err(cannot)?.uid;
+    if uid != 0 && uid != euid() {
+        return Err(format!("cannot use the socket {shown}: it belongs to user {uid}"));
+    }
+    Connection::from_stream(stream).map_err(cannot)
 }
 
 fn start(socket: &Path) -> Result<(), String> {
@@ -118,19 +116,3 @@ fn start(socket: &Path) -> Result<(), String> {
 
 /// Exit code of a daemon that found another one running.
 pub const ALREADY_RUNNING: i32 = 3;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn socket_paths() {
-        let none = |_: &str| None;
-        assert_eq!(socket_path(0, none), Path::new("/run/uzfs/uzfsd.sock"));
-        assert_eq!(socket_path(7, none), Path::new("/tmp/uzfs-7/uzfsd.sock"));
-        let set = |n: &str| (n == "UZFS_SOCKET").then(|| "/x/y".to_owned());
-        assert_eq!(socket_path(0, set), Path::new("/x/y"));
-        let xdg = |n: &str| (n == "XDG_RUNTIME_DIR").then(|| "/tmp".to_owned());
-        assert_eq!(socket_path(7, xdg), Path::new("/tmp/uzfs/uzfsd.sock"));
-    }
-}
