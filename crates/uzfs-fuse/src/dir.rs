@@ -36,10 +36,8 @@ pub fn list(vfs: &Vfs, dir: NodeId, cookie: u64, size: usize, plus: bool) -> Res
 /// The attributes of an entry. `.` and `..` have none: the kernel must not count references to them. Neither has an
 /// entry whose file cannot be read: listing goes on, and whoever looks at the file meets the error.
 fn push_attributes(o: &mut Out, vfs: &Vfs, entry: &DirEntry<'_>) {
-    if entry.name != b"." && entry.name != b".." {
-        if let Ok(attr) = vfs.getattr(entry.node) {
-            return push_entry(o, vfs, entry.node, &attr);
-        }
+    match vfs.getattr(entry.node) {
+        Ok(attr) if entry.name != b"." && entry.name != b".." => push_entry(o, vfs, entry.node, &attr),
+        _ => push_no_entry(o, FOREVER),
     }
-    push_no_entry(o, FOREVER);
 }

@@ -160,7 +160,9 @@ impl Mount {
     /// Waits until the mount ends.
     pub fn wait(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
-        for t in threads {
+        let me = std::thread::current().id();
+        // Called from `on_end`, this is one of them.
+        for t in threads.into_iter().filter(|t| t.thread().id() != me) {
             if t.join().is_err() {
                 tracing::error!("a thread serving {} panicked", self.at.display());
             }
@@ -170,10 +172,10 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.unmount(false).is_err() {
-            if let Err(e) = self.unmount(true) {
-                tracing::error!("unmounting {}: {e}", self.at.display());
-            }
+        if self.unmount(false).is_err()
+            && let Err(e) = self.unmount(true)
+        {
+            tracing::error!("unmounting {}: {e}", self.at.display());
         }
     }
 }
@@ -184,11 +186,11 @@ struct Running<'a>(&'a Shared);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut slot = self.0.on_end.lock();
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if let Some(f) = slot.take() {
-                drop(slot);
-                f();
-            }
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(f) = slot.take()
+        {
+            drop(slot);
+            f();
         }
     }
 }

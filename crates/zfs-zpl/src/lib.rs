@@ -25,5 +25,5 @@ pub use vfs::{
     CTL_NAME, ControlDir, EnterHook, Fid, INO_CTL_ROOT, INO_SNAPDIR, INO_SNAPDIRS, ListSnapshots, OpenFile,
     OpenSnapshot, SnapshotEntry, Vfs,
 };
-pub use zfs::{Slice, Zfs};
+pub use zfs::{CaseSensitivity, Slice, StoredEntry, Zfs};
 pub use zfs_dmu::Seek;

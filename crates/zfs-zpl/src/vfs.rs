@@ -296,9 +296,9 @@ impl Vfs {
         if cookie < 3 && !emit_fixed(&fixed, cookie, emit) {
             return Ok(());
         }
-        zfs.readdir(object, cookie.max(3), &mut |name, child, kind, next| {
-            let node = NodeId::new(tree, child);
-            emit(&DirEntry { name, node, ino: child, kind, next })
+        zfs.readdir(object, cookie.max(3), &mut |e| {
+            let node = NodeId::new(tree, e.object);
+            emit(&DirEntry { name: e.name, node, ino: e.object, kind: e.kind, next: e.next })
         })
     }
 

@@ -60,6 +60,19 @@ impl std::ops::Deref for Slice {
     }
 }
 
+/// An entry as a directory stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredEntry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// Object number of the file.
+    pub object: u64,
+    /// Its kind, if the entry tells.
+    pub kind: Option<FileKind>,
+    /// Cookie at which reading continues behind this entry.
+    pub next: u64,
+}
+
 /// What the master node says.
 #[derive(Debug, Clone)]
 struct Master {
@@ -251,12 +264,7 @@ impl Zfs {
 
     /// Lists the entries that a directory stores, from `cookie`: 3 for the start, else as handed out. Names that no
     /// operating system can show are left out.
-    pub fn readdir(
-        &self,
-        dir: u64,
-        cookie: u64,
-        emit: &mut dyn FnMut(&[u8], u64, Option<FileKind>, u64) -> bool,
-    ) -> Result<()> {
+    pub fn readdir(&self, dir: u64, cookie: u64, emit: &mut dyn FnMut(&StoredEntry<'_>) -> bool) -> Result<()> {
         let znode = self.znode(dir)?;
         znode.require_dir()?;
         let zap = Zap::open_dnode(&self.objset, znode.dnode().clone())?;
@@ -274,7 +282,8 @@ impl Zfs {
                 continue;
             }
             let d = Dirent::decode(entry.value.first());
-            if !emit(name, d.object, FileKind::of_dirent(d.dtype), entry.next_cookie) {
+            let kind = FileKind::of_dirent(d.dtype);
+            if !emit(&StoredEntry { name, object: d.object, kind, next: entry.next_cookie }) {
                 break;
             }
         }
@@ -385,9 +394,9 @@ impl Zfs {
 
     fn name_in(&self, dir: u64, object: u64) -> Result<Vec<u8>> {
         let mut found = None;
-        self.readdir(dir, 3, &mut |name, child, _, _| {
-            if child == object {
-                found = Some(name.to_vec());
+        self.readdir(dir, 3, &mut |e| {
+            if e.object == object {
+                found = Some(e.name.to_vec());
             }
             found.is_none()
         })?;
