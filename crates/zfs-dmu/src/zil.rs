@@ -71,7 +71,12 @@ pub fn walk(
             out.end = ZilEnd::Claimed;
             break;
         }
-        let buf = match objset.zio().read(&bp, &bm, objset.key()) {
+        // The block behind the end of a log in use was never written: no device is to be blamed for that.
+        let read = match last_block {
+            u64::MAX => objset.zio().read_speculative(&bp, &bm, objset.key()),
+            _ => objset.zio().read(&bp, &bm, objset.key()),
+        };
+        let buf = match read {
             Ok(buf) => buf,
             Err(e) => {
                 out.end = ZilEnd::Unreadable(e);

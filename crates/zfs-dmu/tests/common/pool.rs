@@ -24,7 +24,6 @@ pub fn corpus() -> Option<PathBuf> {
 pub struct Opened {
     pub mos: Arc<Objset>,
     pub zio: Arc<Zio>,
-    pub uberblock: Uberblock,
 }
 
 /// Opens the pool in `dir`. Nothing when its vdevs need what only a whole import can do.
@@ -74,5 +73,5 @@ pub fn open(dir: &Path) -> Option<Opened> {
     if let Some(salt) = zfs_dmu::Zap::open(&mos, 1).ok()?.lookup(b"org.illumos:checksum_salt").ok()? {
         zio.set_checksum_salt(salt.bytes().try_into().ok()?);
     }
-    Some(Opened { mos, zio, uberblock })
+    Some(Opened { mos, zio })
 }
