@@ -273,7 +273,7 @@ fn finish(candidate: &PoolCandidate, options: &ImportOptions, ub: &Uberblock, l:
     {
         l.zio.set_checksum_salt(salt);
     }
-    indirect::load_mappings(&l.zio, &l.mos)?;
+    indirect::load_mappings(&l.zio, &l.mos, &l.directory)?;
     indirect::load_dtls(&l.zio, &l.mos)?;
     let spares = config::auxiliary(&l.mos, &l.directory, "spares")?;
     let l2cache = config::auxiliary(&l.mos, &l.directory, "l2cache")?;

@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod config;
+pub mod dedup;
 pub mod discover;
 pub mod dsl;
 pub mod features;
@@ -17,6 +18,7 @@ mod indirect;
 pub mod labels;
 mod mmp;
 pub mod pool;
+pub mod space;
 
 pub use discover::{Discovery, PoolCandidate, Search, discover};
 pub use dsl::{Dataset, DatasetKind, Dsl};

@@ -3,9 +3,11 @@
 //! Nothing here changes after the import: the root is fixed, so whatever is decoded may be kept. What is expensive is
 //! made on first use and kept in a `OnceLock`; the only lock is the one of the loaded keys.
 
+use crate::dedup::{Clones, Dedup};
 use crate::discover::PoolCandidate;
 use crate::dsl::Dsl;
 use crate::features::Features;
+use crate::space::PoolSpace;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use zfs_dmu::traverse::{Options as WalkOptions, traverse};
@@ -33,6 +35,20 @@ pub(crate) struct PoolParts {
 pub struct Pool {
     parts: PoolParts,
     dsl: OnceLock<Arc<Dsl>>,
+    space: OnceLock<Arc<PoolSpace>>,
+    dedup: OnceLock<Arc<Dedup>>,
+    clones: OnceLock<Arc<Clones>>,
+}
+
+/// Gives what is there already, or makes it; when two make it at once, one is kept.
+fn once<T>(slot: &OnceLock<Arc<T>>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    match slot.get() {
+        Some(made) => Ok(made.clone()),
+        None => {
+            let made = Arc::new(make()?);
+            Ok(slot.get_or_init(|| made).clone())
+        }
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -43,7 +59,13 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     pub(crate) fn new(parts: PoolParts) -> Arc<Self> {
-        Arc::new(Self { parts, dsl: OnceLock::new() })
+        Arc::new(Self {
+            parts,
+            dsl: OnceLock::new(),
+            space: OnceLock::new(),
+            dedup: OnceLock::new(),
+            clones: OnceLock::new(),
+        })
     }
 
     /// Name it was imported under.
@@ -120,12 +142,20 @@ impl Pool {
     ///
     /// # Errors
     /// When the root of the dataset tree cannot be read.
-    pub fn dsl(self: &Arc<Self>) -> Result<Arc<Dsl>> {
-        if let Some(dsl) = self.dsl.get() {
-            return Ok(dsl.clone());
-        }
-        let dsl = Dsl::load(&self.parts.name, &self.parts.mos, &self.parts.directory)?;
-        Ok(self.dsl.get_or_init(|| dsl).clone())
+    pub fn dsl(&self) -> Result<Arc<Dsl>> {
+        once(&self.dsl, || Dsl::load(&self.parts.name, &self.parts.mos, &self.parts.directory))
+    }
+
+    pub(crate) fn space_once(&self, make: impl FnOnce() -> Result<PoolSpace>) -> Result<Arc<PoolSpace>> {
+        once(&self.space, make)
+    }
+
+    pub(crate) fn dedup_once(&self, make: impl FnOnce() -> Result<Dedup>) -> Result<Arc<Dedup>> {
+        once(&self.dedup, make)
+    }
+
+    pub(crate) fn clones_once(&self, make: impl FnOnce() -> Result<Clones>) -> Result<Arc<Clones>> {
+        once(&self.clones, make)
     }
 
     /// Reads all of the meta object set; fails at the first block that cannot be read.

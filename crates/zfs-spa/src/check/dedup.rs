@@ -141,7 +141,12 @@ impl DdtTable {
     }
 
     /// Calls `f` for each entry of one ZAP.
-    pub fn iterate(&self, mos: &Arc<Objset>, object: &DdtObject, mut f: impl FnMut(DdtEntry) -> Result<()>) -> Result<()> {
+    pub fn iterate(
+        &self,
+        mos: &Arc<Objset>,
+        object: &DdtObject,
+        mut f: impl FnMut(DdtEntry) -> Result<()>,
+    ) -> Result<()> {
         for entry in Zap::open(mos, object.object)?.iter() {
             let entry = entry?;
             let Some(words) = entry.words().first_chunk::<5>() else {

@@ -87,14 +87,27 @@ impl VdevLayout {
         self.config.kind == VdevKind::Indirect
     }
 
-    /// First byte of a metaslab.
-    pub fn start(&self, id: u64) -> u64 {
-        id.checked_shl(self.ms_shift as u32).unwrap_or(u64::MAX)
+    /// First byte and size of a metaslab. On dRAID it begins and ends with whole groups.
+    pub fn extent(&self, id: u64) -> (u64, u64) {
+        let whole = 1u64.checked_shl(self.ms_shift as u32).unwrap_or(0);
+        let start = id.saturating_mul(whole);
+        let VdevKind::Draid { nparity, ndata, .. } = self.config.kind else { return (start, whole) };
+        let group = ndata.saturating_add(nparity).checked_shl(self.config.ashift as u32).unwrap_or(0);
+        match start.checked_next_multiple_of(group) {
+            Some(first) if group != 0 => {
+                let room = whole.saturating_sub(first - start);
+                (first, room - room % group)
+            }
+            _ => (start, whole),
+        }
     }
 
-    /// Bytes of a metaslab.
-    pub fn ms_size(&self) -> u64 {
-        1u64.checked_shl(self.ms_shift as u32).unwrap_or(0)
+    /// Number of metaslabs.
+    pub fn ms_count(&self) -> u64 {
+        match self.ms_shift {
+            0 => 0,
+            shift => self.config.asize.checked_shr(shift as u32).unwrap_or(0),
+        }
     }
 }
 
@@ -293,15 +306,18 @@ impl Layout {
         ms(a) == ms(b)
     }
 
-    /// Figures of each class.
+    /// Figures of each class. Removed vdevs count as space of their class, with nothing allocated.
     pub fn classes(&self) -> HashMap<Class, ClassSpace> {
         let mut out: HashMap<Class, ClassSpace> = HashMap::new();
-        for v in self.vdevs.values().filter(|v| !v.is_indirect()) {
-            out.entry(v.class).or_default();
+        for v in self.vdevs.values() {
+            let s = out.entry(v.class).or_default();
+            if v.is_indirect() {
+                s.space = s.space.saturating_add(v.ms_count() << v.ms_shift.min(63));
+            }
             for m in &v.metaslabs {
                 let class = if v.embedded_log == Some(m.id) { Class::EmbeddedLog } else { v.class };
                 let s = out.entry(class).or_default();
-                s.space = s.space.saturating_add(v.ms_size());
+                s.space = s.space.saturating_add(v.extent(m.id).1);
                 s.alloc = s.alloc.saturating_add_signed(m.phys.as_ref().map_or(0, |p| p.alloc));
             }
         }
@@ -337,10 +353,11 @@ impl VdevLayout {
             self.mapping_phys = Some(phys);
             self.mapping = entries;
         }
+        self.load_bias(mos)?;
         if self.is_indirect() || self.config.metaslab_array == 0 {
             return Ok(());
         }
-        let count = self.config.asize.checked_shr(self.ms_shift as u32).unwrap_or(0);
+        let count = self.ms_count();
         if self.ms_shift == 0 || count > MAX_METASLABS {
             return Err(Error::corrupt(format!("{count} metaslabs")));
         }
@@ -361,6 +378,20 @@ impl VdevLayout {
         if self.class == Class::Normal && count > EMBEDDED_SLOG_MIN_MS {
             let alloc = |m: &&Metaslab| m.phys.as_ref().map_or(0, |p| p.alloc);
             self.embedded_log = self.metaslabs.iter().min_by_key(alloc).map(|m| m.id);
+        }
+        Ok(())
+    }
+
+    /// The configuration may lack what the vdev is for; its ZAP does not.
+    fn load_bias(&mut self, mos: &Arc<Objset>) -> Result<()> {
+        let Some(zap) = self.config.top_zap.filter(|z| *z != 0 && self.class == Class::Normal) else { return Ok(()) };
+        if let Some(bias) = Zap::open(mos, zap)?.lookup(b"org.zfsonlinux:allocation_bias")? {
+            self.class = match bias.string().as_slice() {
+                b"special" => Class::Special,
+                b"dedup" => Class::Dedup,
+                b"log" => Class::Log,
+                _ => Class::Normal,
+            };
         }
         Ok(())
     }
@@ -386,7 +417,7 @@ impl VdevLayout {
         let shift = self.config.ashift.min(63) as u32;
         for i in 0..self.metaslabs.len() {
             let Some(m) = self.metaslabs.get(i).filter(|m| m.object != 0).cloned() else { continue };
-            let (start, size, vdev) = (self.start(m.id), self.ms_size(), self.id);
+            let ((start, size), vdev) = (self.extent(m.id), self.id);
             let space = &mut self.space;
             let read = SpaceMap::open(mos, m.object).and_then(|sm| {
                 sm.iterate(|e| {

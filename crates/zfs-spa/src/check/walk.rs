@@ -299,7 +299,7 @@ impl<'a> Walk<'a> {
             return;
         }
         let place = bm.copied().unwrap_or_default();
-        let members = match self.gang_members(bp, &place) {
+        let members = match self.pool.zio().gang_pieces(bp, &place) {
             Ok(m) if depth < MAX_GANG_DEPTH => m,
             Ok(_) => {
                 let error = Error::corrupt("gang blocks nested too deeply");
@@ -308,10 +308,6 @@ impl<'a> Walk<'a> {
             Err(error) => return self.problem(Problem::Block { bookmark: place, bp: Some(Box::new(*bp)), error }),
         };
         members.iter().filter(|m| !m.is_hole()).for_each(|m| self.claim(m, bm, depth + 1));
-    }
-
-    fn gang_members(&self, _bp: &BlkPtr, _bm: &Zbookmark) -> Result<Vec<BlkPtr>> {
-        Err(Error::unsupported("reading gang blocks"))
     }
 
     /// Reads a block of an intent log: as stored when it is encrypted, whose framing and pointers stay readable.
@@ -352,7 +348,12 @@ impl<'a> Walk<'a> {
                 newest = record.seq;
                 let RecordBody::Write(write) = &record.body else { continue };
                 let b = &write.blkptr;
-                if record.txtype == 9 && claimed && !b.is_hole() && b.birth() >= header.claim_txg && seen.insert(b.dva(0)) {
+                if record.txtype == 9
+                    && claimed
+                    && !b.is_hole()
+                    && b.birth() >= header.claim_txg
+                    && seen.insert(b.dva(0))
+                {
                     let blkid = write.offset.checked_div(b.lsize()).unwrap_or(0);
                     self.visit(&Zbookmark::new(os.id(), write.object, Zbookmark::ZIL_LEVEL, blkid), b, None)?;
                 }

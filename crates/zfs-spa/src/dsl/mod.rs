@@ -30,11 +30,11 @@ pub struct Dsl {
 }
 
 impl Dsl {
-    pub(crate) fn load(pool: &str, mos: &Arc<Objset>, directory: &Zap) -> Result<Arc<Self>> {
+    pub(crate) fn load(pool: &str, mos: &Arc<Objset>, directory: &Zap) -> Result<Self> {
         let object =
             directory.lookup_u64(b"root_dataset")?.ok_or_else(|| Error::corrupt("the pool has no root dataset"))?;
         let root = Dir::open(mos, object, pool.to_owned(), None)?;
-        Ok(Arc::new(Self { mos: mos.clone(), dirs: RwLock::new(HashMap::from([(object, root.clone())])), root }))
+        Ok(Self { mos: mos.clone(), dirs: RwLock::new(HashMap::from([(object, root.clone())])), root })
     }
 
     /// The pool's own directory.
