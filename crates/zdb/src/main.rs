@@ -3,10 +3,12 @@
 //! The program links the engine read-only. What it prints follows OpenZFS's `zdb` where other programs parse it.
 //! Exit codes: 0 done, 1 something could not be read, 2 wrong arguments or leaked space, 3 blocks that do not verify.
 
+mod blocks;
 mod bp;
 mod l2arc;
 mod label;
 mod nvprint;
+mod open;
 mod opts;
 mod out;
 mod text;
@@ -15,6 +17,8 @@ mod uber;
 use opts::{Opts, Refusal};
 use out::Out;
 use std::process::ExitCode;
+use std::sync::Arc;
+use zfs_spa::Pool;
 
 fn usage() -> i32 {
     eprint!("{}", opts::usage());
@@ -52,7 +56,25 @@ fn run(o: &mut Out, opts: &Opts) -> i32 {
     if opts.has('l') {
         return label::run(o, opts, target);
     }
-    0
+    let pool = match open::pool(opts, target) {
+        Ok(p) => p,
+        Err(e) => {
+            eprintln!("zdb: can't open '{target}': {}", e.0);
+            return 1;
+        }
+    };
+    dump_pool(o, opts, &pool)
+}
+
+fn dump_pool(o: &mut Out, opts: &Opts, pool: &Arc<Pool>) -> i32 {
+    if opts.has('u') {
+        uber::dump(o, pool.uberblock(), "\nUberblock:\n", "\n", opts.lvl('u'));
+    }
+    let mut code = 0;
+    if opts.has('b') || opts.has('c') {
+        code = blocks::run(o, opts, pool);
+    }
+    code
 }
 
 fn main() -> ExitCode {

@@ -74,6 +74,21 @@ impl Zio {
         Ok(())
     }
 
+    /// The pieces of a gang block, holes left out; pieces may be gang blocks themselves. For accounting of space.
+    pub fn gang_pieces(&self, bp: &BlkPtr, bm: &Zbookmark) -> Result<Vec<BlkPtr>> {
+        let found = blkverify::verify(self.vdevs(), bp).and_then(|()| self.read_gang_header(bp, bm, How::default()));
+        let (header, endian) = found.map_err(|e| e.pool(self.pool_name()).at(bm))?;
+        let room = header.len().saturating_sub(TRAILER_LEN);
+        let mut pieces = Vec::new();
+        for piece in header[..room].chunks_exact(BLKPTR_SIZE) {
+            let piece = BlkPtr::decode(piece, endian)?;
+            if !piece.is_hole() {
+                pieces.push(piece);
+            }
+        }
+        Ok(pieces)
+    }
+
     /// Reads and verifies a header; its bytes and the byte order it was written in.
     fn read_gang_header(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<(Vec<u8>, Endian)> {
         let tops = bp.dvas().filter_map(|d| self.vdevs().top(d.vdev()));
