@@ -31,7 +31,6 @@ mod vdev;
 pub mod client;
 pub mod contract;
 pub mod place;
-pub mod place;
 pub mod schema;
 pub mod server;
 pub mod wire;

@@ -1,0 +1,126 @@
+//! The contract's methods, one line each where possible; the work is in the modules beside.
+
+use super::Engine;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use uzfs_proto::*;
+
+/// What the daemon puts behind its socket.
+pub struct Service(pub Arc<Engine>);
+
+/// How long a listener waits before it looks whether its peer is still there.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// OpenZFS release whose behaviour is followed.
+const OPENZFS: &str = "2.3.2";
+
+impl Backend for Service {
+    fn get_version(&self, _: &Caller, _: Empty) -> Result<GetVersionReply, Failure> {
+        Ok(GetVersionReply {
+            version: env!("CARGO_PKG_VERSION").into(),
+            openzfs: OPENZFS.into(),
+            protocol: PROTOCOL,
+            pid: u64::from(std::process::id()),
+        })
+    }
+
+    fn discover_pools(&self, _: &Caller, args: DiscoverPoolsArgs) -> Result<DiscoverPoolsReply, Failure> {
+        self.0.discover(&args)
+    }
+
+    fn import_pool(&self, _: &Caller, args: ImportPoolArgs) -> Result<ImportPoolReply, Failure> {
+        self.0.import(&args)
+    }
+
+    fn export_pool(&self, _: &Caller, args: ExportPoolArgs) -> Result<Empty, Failure> {
+        self.0.export(&args)
+    }
+
+    fn get_pools(&self, _: &Caller, args: GetPoolsArgs) -> Result<GetPoolsReply, Failure> {
+        self.0.get_pools(&args)
+    }
+
+    fn get_history(
+        &self,
+        _: &Caller,
+        args: GetHistoryArgs,
+        sink: &mut dyn Sink<GetHistoryReply>,
+    ) -> Result<(), Failure> {
+        self.0.history(&args.pool, sink)
+    }
+
+    fn watch_events(
+        &self,
+        _: &Caller,
+        args: WatchEventsArgs,
+        sink: &mut dyn Sink<WatchEventsReply>,
+    ) -> Result<(), Failure> {
+        let mut last = 0;
+        let mut patience = Duration::ZERO;
+        loop {
+            let mut events = self.0.events.after(last, patience);
+            last = events.last().map_or(last, |e| e.eid);
+            events.retain(|e| args.pool.is_none() || e.pool == args.pool);
+            let listens = if events.is_empty() { !sink.gone() } else { sink.send(WatchEventsReply { events }) };
+            if !listens || !args.follow {
+                return Ok(());
+            }
+            patience = PATIENCE;
+        }
+    }
+
+    fn clear_events(&self, _: &Caller, _: Empty) -> Result<ClearEventsReply, Failure> {
+        Ok(ClearEventsReply { cleared: self.0.events.clear() })
+    }
+
+    fn list_datasets(
+        &self,
+        _: &Caller,
+        args: ListDatasetsArgs,
+        sink: &mut dyn Sink<ListDatasetsReply>,
+    ) -> Result<(), Failure> {
+        self.0.list_datasets(&args, sink)
+    }
+
+    fn mount(&self, _: &Caller, args: MountArgs) -> Result<ItemResults, Failure> {
+        Ok(self.0.mount_all(&args))
+    }
+
+    fn unmount(&self, _: &Caller, args: UnmountArgs) -> Result<ItemResults, Failure> {
+        Ok(self.0.unmount_all(&args))
+    }
+
+    fn list_mounts(&self, _: &Caller, _: Empty) -> Result<ListMountsReply, Failure> {
+        let all = self.0.mounts.list();
+        Ok(ListMountsReply { mounts: all.iter().map(|m| MountEntry::from(m.as_ref())).collect() })
+    }
+
+    fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
+        self.0.load_key(&args)
+    }
+
+    fn unload_key(&self, _: &Caller, args: UnloadKeyArgs) -> Result<Empty, Failure> {
+        self.0.unload_key(&args.dataset)
+    }
+
+    fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
+        let s = self.0.arc.stats();
+        let stats = [
+            ("hits", s.hits),
+            ("misses", s.misses),
+            ("hot_hits", s.hot_hits),
+            ("coalesced", s.coalesced),
+            ("evictions", s.evictions),
+            ("size", s.used),
+            ("c_max", s.budget),
+            ("entries", s.entries),
+        ];
+        Ok(GetStatsReply { stats: stats.into_iter().map(|(n, v)| (n.to_owned(), v)).collect::<BTreeMap<_, _>>() })
+    }
+
+    fn shutdown(&self, _: &Caller, args: ShutdownArgs) -> Result<Empty, Failure> {
+        self.0.close_all(args.force)?;
+        self.0.stop();
+        Ok(Empty {})
+    }
+}

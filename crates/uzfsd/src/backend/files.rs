@@ -1,0 +1,175 @@
+//! From a dataset's name to a served mount: properties become mount options, snapshots become `.zfs`.
+
+use super::mounts::Request;
+use super::{Engine, Imported, failure};
+use std::path::PathBuf;
+use std::sync::Arc;
+use uzfs_fuse::{MountConfig, Vfs};
+use uzfs_proto::{Empty, Failure, FailureCode, ItemResult, ItemResults, MountArgs, MountItem, UnmountArgs};
+use zfs_spa::{Dataset, DatasetKind};
+use zfs_zpl::{AclType, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
+
+/// Mount options that stand for a property's value, in both spellings.
+const OPTIONS: [(&str, &str, u64); 16] = [
+    ("ro", "readonly", 1),
+    ("rw", "readonly", 0),
+    ("devices", "devices", 1),
+    ("dev", "devices", 1),
+    ("nodevices", "devices", 0),
+    ("nodev", "devices", 0),
+    ("setuid", "setuid", 1),
+    ("suid", "setuid", 1),
+    ("nosetuid", "setuid", 0),
+    ("nosuid", "setuid", 0),
+    ("exec", "exec", 1),
+    ("noexec", "exec", 0),
+    ("xattr", "xattr", 2),
+    ("noxattr", "xattr", 0),
+    ("atime", "atime", 1),
+    ("noatime", "atime", 0),
+];
+
+fn number(dataset: &Dataset, name: &str, default: u64) -> Result<u64, Failure> {
+    let found = dataset.prop(name, true).map_err(|e| failure::engine(&e))?;
+    Ok(found.and_then(|(v, _)| v.number()).unwrap_or(default))
+}
+
+impl Engine {
+    fn zfs_options(
+        &self,
+        imported: &Arc<Imported>,
+        dataset: &Arc<Dataset>,
+        xattr: u64,
+    ) -> Result<MountOptions, Failure> {
+        let (engine, of) = (self.space_of(imported), dataset.clone());
+        Ok(MountOptions {
+            snapdir_visible: number(dataset, "snapdir", 0)? == 1,
+            acltype: match number(dataset, "acltype", 0)? {
+                1 => AclType::Posix,
+                2 => AclType::Nfs4,
+                _ => AclType::Off,
+            },
+            xattr: xattr != 0,
+            recordsize: u32::try_from(number(dataset, "recordsize", 128 << 10)?).unwrap_or(128 << 10),
+            longname: number(dataset, "longname", 0)? != 0,
+            snapshot: dataset.is_snapshot(),
+            space: Arc::new(move || engine(&of)),
+            ..MountOptions::default()
+        })
+    }
+
+    /// A closure that tells `statfs` figures of datasets of a pool.
+    fn space_of(&self, imported: &Arc<Imported>) -> impl Fn(&Dataset) -> SpaceFigures + Send + Sync + use<> {
+        let imported = imported.clone();
+        move |dataset| imported.space(dataset).unwrap_or_default()
+    }
+
+    fn open_zfs(&self, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> Result<Arc<Zfs>, Failure> {
+        let about = |f: Failure| f.about(dataset.name.clone());
+        let key = imported.key_of(dataset).map_err(about)?;
+        let objset = dataset.open_objset(key).map_err(|e| about(failure::engine(&e)))?;
+        let options = self.zfs_options(imported, dataset, xattr)?;
+        Zfs::mount(objset, options).map_err(|e| about(failure::engine(&e)))
+    }
+
+    fn control_dir(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> ControlDir {
+        let (engine, pool, head) = (Arc::downgrade(self), imported.clone(), dataset.clone());
+        let listed = dataset.clone();
+        let changed = dataset.phys.creation_time;
+        ControlDir {
+            list: Box::new(move || {
+                let all = listed.snapshot_objects()?;
+                Ok(all.into_iter().map(|(name, objset)| SnapshotEntry { name, objset }).collect())
+            }),
+            open: Box::new(move |entry| {
+                let gone = || zfs_spa::Error::new(zfs_spa::ErrorKind::Stale, "opening a snapshot");
+                let engine = engine.upgrade().ok_or_else(gone)?;
+                let snapshot = head.snapshot(&entry.name)?.ok_or_else(gone)?;
+                engine
+                    .open_zfs(&pool, &snapshot, xattr)
+                    .map_err(|f| zfs_spa::Error::new(zfs_spa::ErrorKind::Io, format!("opening {}: {f}", snapshot.name)))
+            }),
+            on_enter: None,
+            changed: Time { sec: i64::try_from(changed).unwrap_or(0), nsec: 0 },
+        }
+    }
+
+    /// A served tree of a file system or snapshot.
+    fn vfs(
+        self: &Arc<Self>,
+        imported: &Arc<Imported>,
+        dataset: &Arc<Dataset>,
+        xattr: u64,
+    ) -> Result<Arc<Vfs>, Failure> {
+        let root = self.open_zfs(imported, dataset, xattr)?;
+        // `snapdir=disabled` leaves no way into the snapshots.
+        let control = !dataset.is_snapshot() && number(dataset, "snapdir", 0)? != 2;
+        Ok(Arc::new(Vfs::new(root, control.then(|| self.control_dir(imported, dataset, xattr)))))
+    }
+
+    fn mount_one(self: &Arc<Self>, item: &MountItem, args: &MountArgs) -> Result<(), Failure> {
+        let (imported, dataset) = self.dataset(&item.dataset)?;
+        let volume = zfs_phys::enums::ObjsetType::Zvol;
+        let is_volume = dataset.objset_type().map_err(|e| failure::engine(&e))? == volume;
+        if is_volume || dataset.kind().map_err(|e| failure::engine(&e))? == DatasetKind::Volume {
+            let text = "operation not applicable to datasets of this type";
+            return Err(Failure::new(FailureCode::WrongKind, text).about(item.dataset.clone()));
+        }
+        let chosen = |name: &str| {
+            let found = item.options.iter().rev().find_map(|o| OPTIONS.iter().find(|w| w.0 == o && w.1 == name));
+            found.map(|w| (w.1, w.2))
+        };
+        let mut temporary = Vec::new();
+        let mut in_force = |name: &'static str, default: u64| {
+            let stored = number(&dataset, name, default)?;
+            Ok::<_, Failure>(match chosen(name) {
+                Some((_, v)) => {
+                    if (v != 0) != (stored != 0) {
+                        temporary.push((name, v));
+                    }
+                    v
+                }
+                None => stored,
+            })
+        };
+        let mut config = MountConfig::new(item.dataset.clone());
+        config.spec.devices &= in_force("devices", 1)? != 0;
+        config.spec.setuid &= in_force("setuid", 1)? != 0;
+        config.spec.exec &= in_force("exec", 1)? != 0;
+        let xattr = in_force("xattr", 2)?;
+        let spec = &config.spec;
+        let shown =
+            [("nodev", !spec.devices), ("nosuid", !spec.setuid), ("noexec", !spec.exec), ("noxattr", xattr == 0)];
+        let options =
+            ["ro"].into_iter().chain(shown.into_iter().filter(|o| o.1).map(|o| o.0)).map(str::to_owned).collect();
+        let request = Request {
+            dataset: item.dataset.clone(),
+            at: PathBuf::from(&item.mountpoint),
+            options,
+            temporary,
+            config,
+            overlay: item.overlay,
+            create: args.create,
+        };
+        self.mounts.add(request, || self.vfs(&imported, &dataset, xattr))
+    }
+
+    pub(super) fn mount_all(self: &Arc<Self>, args: &MountArgs) -> ItemResults {
+        let one = |item: &MountItem| {
+            let failure = self.mount_one(item, args).err();
+            ItemResult { subject: item.dataset.clone(), failure }
+        };
+        ItemResults { results: args.items.iter().map(one).collect() }
+    }
+
+    pub(super) fn unmount_all(&self, args: &UnmountArgs) -> ItemResults {
+        let one = |target: &String| {
+            let done = self
+                .mounts
+                .remove(target, args.force)
+                .and_then(|dataset| if args.unload_keys { self.unload_after_unmount(&dataset) } else { Ok(Empty {}) });
+            ItemResult { subject: target.clone(), failure: done.err() }
+        };
+        ItemResults { results: args.targets.iter().map(one).collect() }
+    }
+}

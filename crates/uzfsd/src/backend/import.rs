@@ -1,0 +1,200 @@
+//! Finding, importing and exporting pools.
+
+use super::{Engine, Imported, failure, vdevs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use uzfs_proto::{
+    DiscoverPoolsArgs, DiscoverPoolsReply, Empty, ExportPoolArgs, Failure, FailureCode, ImportPoolArgs,
+    ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevNode, VdevState,
+};
+use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind};
+
+fn search(wanted: &Search) -> zfs_spa::Search {
+    match (&wanted.cachefile, wanted.paths.is_empty()) {
+        (Some(file), _) => zfs_spa::Search::Cachefile(PathBuf::from(file)),
+        (None, false) => zfs_spa::Search::Paths(wanted.paths.iter().map(PathBuf::from).collect()),
+        (None, true) => zfs_spa::Search::System,
+    }
+}
+
+fn pool_state(state: u64) -> PoolState {
+    match state {
+        0 => PoolState::Active,
+        1 => PoolState::Exported,
+        2 => PoolState::Destroyed,
+        3 => PoolState::Spare,
+        4 => PoolState::L2cache,
+        _ => PoolState::Unavail,
+    }
+}
+
+/// The whole tree of an imported pool, spares and cache devices included.
+pub fn tree(pool: &Pool) -> VdevNode {
+    let mut root = vdevs::live(pool.zio().vdevs().root(), 0);
+    let candidate = pool.candidate();
+    let present = |guid: u64| candidate.auxiliary.contains_key(&guid) || candidate.devices.contains_key(&guid);
+    root.spares = pool.spares().iter().map(|c| vdevs::auxiliary(c, &present)).collect();
+    root.l2cache = pool.l2cache().iter().map(|c| vdevs::auxiliary(c, &present)).collect();
+    for cache in &mut root.l2cache {
+        cache.kind = "l2cache".into();
+    }
+    root
+}
+
+/// The tree of a pool that cannot be loaded, from its labels.
+fn label_tree(candidate: &PoolCandidate) -> VdevNode {
+    let present = |guid: u64| candidate.devices.contains_key(&guid);
+    let mut node =
+        vdevs::from_label(&candidate.tree, &present).unwrap_or_else(|| VdevNode::new("root", 0, candidate.guid));
+    node.state = VdevState::CantOpen;
+    node
+}
+
+impl Engine {
+    fn import_options(&self) -> ImportOptions {
+        ImportOptions::new(self.arc.clone(), Some(self.tasks.clone()))
+    }
+
+    fn find(&self, wanted: &Search) -> Result<Vec<PoolCandidate>, Failure> {
+        let found = zfs_spa::discover(&search(wanted)).map_err(|e| failure::engine(&e))?;
+        for (path, why) in &found.failures {
+            tracing::info!("{}: {why}", path.display());
+        }
+        Ok(found.pools)
+    }
+
+    /// An importable pool in full: its devices' states come from trying to load it.
+    fn importable(&self, candidate: &PoolCandidate) -> ImportablePool {
+        let options =
+            ImportOptions { skip_host_checks: true, allow_missing_logs: true, force: true, ..self.import_options() };
+        let mut pool = ImportablePool {
+            name: candidate.name.clone(),
+            guid: U64(candidate.guid),
+            state: pool_state(candidate.state),
+            version: candidate.version,
+            txg: candidate.txg,
+            hostid: candidate.hostid,
+            hostname: candidate.hostname.clone(),
+            timestamp: candidate.best_uberblock().map_or(0, |u| u.timestamp),
+            comment: candidate.comment.clone(),
+            compatibility: candidate.compatibility.clone(),
+            unsupported_features: Vec::new(),
+            can_readonly: false,
+            disabled_features: Vec::new(),
+            multihost: MultihostState::Inactive,
+            multihost_hostid: 0,
+            multihost_hostname: None,
+            errata: candidate.errata,
+            tree: label_tree(candidate),
+        };
+        match zfs_spa::import(candidate, &options) {
+            Ok(loaded) => {
+                pool.tree = tree(&loaded);
+                pool.disabled_features = loaded.features().disabled().into_iter().map(str::to_owned).collect();
+            }
+            Err(e) => {
+                let details = failure::import(&candidate.name, &e).details;
+                match &e.problem {
+                    ImportProblem::UnknownFeatures { can_readonly, .. } => {
+                        pool.unsupported_features = details;
+                        pool.can_readonly = *can_readonly;
+                        pool.tree.aux = uzfs_proto::VdevAux::UnsupFeat;
+                    }
+                    ImportProblem::Version(_) => pool.tree.aux = uzfs_proto::VdevAux::VersionNewer,
+                    ImportProblem::MissingDevices(_) => pool.tree.aux = uzfs_proto::VdevAux::BadGuidSum,
+                    _ => pool.tree.aux = uzfs_proto::VdevAux::CorruptData,
+                }
+            }
+        }
+        pool
+    }
+
+    pub(super) fn discover(&self, args: &DiscoverPoolsArgs) -> Result<DiscoverPoolsReply, Failure> {
+        let mut found = self.find(&args.search)?;
+        let imported: Vec<u64> = self.pools.read().values().map(|p| p.pool.guid()).collect();
+        found.retain(|c| !imported.contains(&c.guid));
+        found.retain(|c| args.name.as_ref().is_none_or(|n| *n == c.name));
+        found.retain(|c| args.guid.is_none_or(|g| g.0 == c.guid));
+        found.sort_by(|a, b| (&a.name, a.guid).cmp(&(&b.name, b.guid)));
+        Ok(DiscoverPoolsReply { pools: found.iter().map(|c| self.importable(c)).collect() })
+    }
+
+    pub(super) fn import(&self, args: &ImportPoolArgs) -> Result<ImportPoolReply, Failure> {
+        let readonly = match args.properties.get("readonly").map(String::as_str) {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                let text = format!("readonly must be 'on' or 'off', not '{other}'");
+                return Err(Failure::new(FailureCode::InvalidProperty, text));
+            }
+        };
+        let unknown = args.properties.keys().find(|k| !matches!(k.as_str(), "readonly" | "altroot" | "cachefile"));
+        if let Some(name) = unknown {
+            let text = format!("'{name}' cannot be set: pools are opened read-only");
+            return Err(Failure::new(FailureCode::ReadOnly, text));
+        }
+        if !readonly {
+            let text = "this version imports pools read-only; use '-o readonly=on'";
+            return Err(Failure::new(FailureCode::NotSupported, text));
+        }
+        let candidates = self.find(&args.search)?;
+        let no_such = || failure::no_pool(&args.guid.0.to_string());
+        let candidate = candidates.into_iter().find(|c| c.guid == args.guid.0).ok_or_else(no_such)?;
+        if candidate.state == 2 && !args.destroyed {
+            return Err(no_such());
+        }
+        let name = args.new_name.clone().unwrap_or_else(|| candidate.name.clone());
+        // One import at a time, so that two of the same pool cannot pass the check below together.
+        let _one = self.importing.lock();
+        let taken = self
+            .pools
+            .read()
+            .values()
+            .any(|p| *p.pool.name() == name.as_str().into() || p.pool.guid() == candidate.guid);
+        if taken {
+            let text = "a pool with that name is already created/imported";
+            return Err(Failure::new(FailureCode::PoolExists, text).about(name));
+        }
+        let options = ImportOptions {
+            name: Some(name.clone()),
+            altroot: args.altroot.clone().or_else(|| args.properties.get("altroot").cloned()),
+            force: args.force || args.destroyed,
+            allow_missing_logs: args.missing_log,
+            rewind: match &args.rewind {
+                r if r.checkpoint => Rewind::Checkpoint,
+                uzfs_proto::Rewind { txg: Some(txg), .. } => Rewind::To(*txg),
+                r if r.extreme => Rewind::Extreme,
+                r if r.recover => Rewind::Recover,
+                _ => Rewind::None,
+            },
+            ..self.import_options()
+        };
+        let newest = candidate.best_uberblock().map_or(0, |u| u.timestamp);
+        let pool = zfs_spa::import(&candidate, &options).map_err(|e| failure::import(&name, &e))?;
+        let timestamp = pool.uberblock().timestamp;
+        let rewind = (timestamp != newest || args.rewind.dry_run).then(|| RewindInfo {
+            timestamp,
+            lost_seconds: i64::try_from(newest.saturating_sub(timestamp)).unwrap_or(i64::MAX),
+            data_errors: 0,
+            metadata_errors: 0,
+        });
+        if !args.rewind.dry_run {
+            self.pools.write().insert(name.clone(), Arc::new(Imported::new(pool.clone())));
+            self.events.pool(&pool, "sysevent.fs.zfs.pool_import");
+        }
+        Ok(ImportPoolReply { name, rewind, warnings: Vec::new() })
+    }
+
+    pub(super) fn export(&self, args: &ExportPoolArgs) -> Result<Empty, Failure> {
+        let imported = self.pool(&args.pool)?;
+        self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
+        self.pools.write().remove(&args.pool);
+        self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_export");
+        Ok(Empty {})
+    }
+}
+
+/// Name of the pool that a dataset belongs to.
+pub fn pool_of(dataset: &str) -> &str {
+    dataset.split(['/', '@', '#']).next().unwrap_or(dataset)
+}

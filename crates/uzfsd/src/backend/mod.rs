@@ -1,0 +1,135 @@
+//! The engine behind the contract: pools, mounts, keys and events of one daemon.
+//!
+//! Lock order: `importing`, then `pools`, then the table of mounts. None of them is held while a dataset is read for a
+//! mount; pools are shared by `Arc`, so an export waits for nobody and a reader never sees a pool half gone.
+
+mod contract;
+mod datasets;
+mod events;
+mod failure;
+mod files;
+mod import;
+mod mounts;
+mod pools;
+mod vdevs;
+
+pub use contract::Service;
+use events::EventLog;
+use mounts::Mounts;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use uzfs_proto::Failure;
+use zfs_env::TaskPool;
+use zfs_spa::{Dataset, Pool};
+use zfs_zio::ArcCache;
+use zfs_zpl::SpaceFigures;
+
+/// An imported pool and what the daemon keeps for it.
+pub struct Imported {
+    pool: Arc<Pool>,
+}
+
+impl Imported {
+    fn new(pool: Arc<Pool>) -> Self {
+        Self { pool }
+    }
+}
+
+/// How the daemon's engine is set up.
+pub struct EngineOptions {
+    /// Bytes that cached blocks of all pools may take.
+    pub arc_max: u64,
+    /// File that lists the mount points, for the next daemon.
+    pub mount_record: Option<PathBuf>,
+}
+
+/// The engine.
+pub struct Engine {
+    arc: Arc<ArcCache>,
+    tasks: Arc<TaskPool>,
+    importing: Mutex<()>,
+    pools: RwLock<BTreeMap<String, Arc<Imported>>>,
+    mounts: Mounts,
+    events: EventLog,
+    stop: AtomicBool,
+}
+
+impl Engine {
+    /// An engine without pools. Fails when no threads can be started.
+    pub fn new(options: EngineOptions) -> std::io::Result<Arc<Self>> {
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        Ok(Arc::new(Self {
+            arc: Arc::new(ArcCache::new(options.arc_max)),
+            tasks: Arc::new(TaskPool::new("zio", threads)?),
+            importing: Mutex::new(()),
+            pools: RwLock::default(),
+            mounts: Mounts::new(options.mount_record),
+            events: EventLog::default(),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// Asks the daemon to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether it was asked to end.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Unmounts everything and closes all pools.
+    pub fn close_all(&self, force: bool) -> Result<(), Failure> {
+        self.mounts.remove_all(force, |_| true)?;
+        self.pools.write().clear();
+        Ok(())
+    }
+
+    /// An imported pool by name.
+    fn pool(&self, name: &str) -> Result<Arc<Imported>, Failure> {
+        self.pools.read().get(name).cloned().ok_or_else(|| failure::no_pool(name))
+    }
+
+    /// A file system, volume or snapshot by name, and its pool.
+    fn dataset(&self, name: &str) -> Result<(Arc<Imported>, Arc<Dataset>), Failure> {
+        let imported = self.pool(import::pool_of(name)).map_err(|_| failure::no_dataset(name))?;
+        let dsl = imported.pool.dsl().map_err(|e| failure::engine(&e))?;
+        let found = dsl.dataset(name).map_err(|e| failure::engine(&e).about(name))?;
+        Ok((imported, found.ok_or_else(|| failure::no_dataset(name))?))
+    }
+}
+
+impl Imported {
+    /// The key of a dataset, if it has one; fails when it is encrypted and its key is not loaded.
+    fn key_of(&self, dataset: &Dataset) -> Result<Option<Arc<zfs_dmu::Key>>, Failure> {
+        if dataset.is_encrypted().map_err(|e| failure::engine(&e))? {
+            return Err(Failure::new(uzfs_proto::FailureCode::KeyNotLoaded, "encryption key not loaded"));
+        }
+        Ok(None)
+    }
+
+    /// The figures that `statfs` shows of a dataset.
+    fn space(&self, dataset: &Dataset) -> Result<SpaceFigures, Failure> {
+        Ok(SpaceFigures {
+            referenced: dataset.phys.referenced_bytes,
+            fsid: dataset.phys.fsid_guid,
+            ..SpaceFigures::default()
+        })
+    }
+}
+
+impl Engine {
+    fn load_key(&self, args: &uzfs_proto::LoadKeyArgs) -> Result<uzfs_proto::Empty, Failure> {
+        Err(failure::no_dataset(&args.dataset))
+    }
+    fn unload_key(&self, dataset: &str) -> Result<uzfs_proto::Empty, Failure> {
+        Err(failure::no_dataset(dataset))
+    }
+    fn unload_after_unmount(&self, _dataset: &str) -> Result<uzfs_proto::Empty, Failure> {
+        Ok(uzfs_proto::Empty {})
+    }
+}

@@ -1,0 +1,120 @@
+//! Vdevs of the engine as the contract shows them.
+
+use uzfs_proto::{U64, VdevAux, VdevNode, VdevState, VdevStats};
+use zfs_phys::NvList;
+use zfs_zio::{Vdev, VdevConfig, VdevKind};
+
+fn state(of: zfs_zio::VdevState) -> VdevState {
+    use zfs_zio::VdevState as S;
+    match of {
+        S::Unknown => VdevState::Unknown,
+        S::Closed => VdevState::Closed,
+        S::Offline => VdevState::Offline,
+        S::Removed => VdevState::Removed,
+        S::CantOpen => VdevState::CantOpen,
+        S::Faulted => VdevState::Faulted,
+        S::Degraded => VdevState::Degraded,
+        S::Healthy => VdevState::Online,
+    }
+}
+
+fn aux(of: zfs_zio::VdevAux) -> VdevAux {
+    use zfs_zio::VdevAux as A;
+    match of {
+        A::None => VdevAux::None,
+        A::OpenFailed => VdevAux::OpenFailed,
+        A::CorruptData => VdevAux::CorruptData,
+        A::NoReplicas => VdevAux::NoReplicas,
+        A::BadGuidSum => VdevAux::BadGuidSum,
+        A::TooSmall => VdevAux::TooSmall,
+        A::BadLabel => VdevAux::BadLabel,
+        A::VersionNewer => VdevAux::VersionNewer,
+        A::VersionOlder => VdevAux::VersionOlder,
+        A::UnsupFeat => VdevAux::UnsupFeat,
+        A::Spared => VdevAux::Spared,
+        A::ErrExceeded => VdevAux::ErrExceeded,
+        A::IoFailure => VdevAux::IoFailure,
+        A::BadLog => VdevAux::BadLog,
+        A::External => VdevAux::External,
+        A::SplitPool => VdevAux::SplitPool,
+        A::BadAshift => VdevAux::BadAshift,
+        A::ExternalPersist => VdevAux::ExternalPersist,
+        A::Active => VdevAux::Active,
+        A::ChildrenOffline => VdevAux::ChildrenOffline,
+        A::AshiftTooBig => VdevAux::AshiftTooBig,
+    }
+}
+
+/// What a configuration alone tells.
+fn describe(config: &VdevConfig, top: bool) -> VdevNode {
+    let mut node = VdevNode::new(config.kind.type_name(), config.id, config.guid);
+    node.path.clone_from(&config.path);
+    node.devid.clone_from(&config.devid);
+    node.phys_path.clone_from(&config.phys_path);
+    node.whole_disk = config.whole_disk;
+    node.is_log = config.is_log;
+    node.alloc_bias.clone_from(&config.alloc_bias);
+    node.removing = config.removing;
+    node.noalloc = config.non_allocating;
+    node.raidz_expanding = config.raidz_expanding;
+    if top {
+        node.ashift = Some(config.ashift);
+        node.asize = Some(config.asize);
+    }
+    match &config.kind {
+        VdevKind::Raidz { nparity } => node.nparity = Some(*nparity),
+        VdevKind::Draid { nparity, ndata, nspares, ngroups, .. } => {
+            node.nparity = Some(*nparity);
+            node.draid_ndata = Some(*ndata);
+            node.draid_nspares = Some(*nspares);
+            node.draid_ngroups = Some(*ngroups);
+        }
+        _ => {}
+    }
+    node
+}
+
+/// An opened vdev with all below it. `depth` is 0 for the root.
+pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
+    let mut node = describe(&vdev.config, depth == 1);
+    node.state = state(vdev.state());
+    node.aux = aux(vdev.aux());
+    node.not_present = vdev.config.kind.is_leaf() && vdev.device().is_none() && vdev.config.kind.is_concrete();
+    node.psize = vdev.device().map(|d| d.size());
+    node.stats = VdevStats {
+        ops: vec![0, vdev.stats.reads(), 0, 0, 0, 0, 0],
+        bytes: vec![0, vdev.stats.bytes_read(), 0, 0, 0, 0, 0],
+        read_errors: vdev.stats.read_errors(),
+        write_errors: vdev.stats.write_errors(),
+        checksum_errors: vdev.stats.checksum_errors(),
+        ..VdevStats::default()
+    };
+    node.children = vdev.children.iter().map(|c| live(c, depth + 1)).collect();
+    node
+}
+
+/// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
+pub fn from_label(tree: &NvList, present: &dyn Fn(u64) -> bool) -> Option<VdevNode> {
+    fn convert(config: &VdevConfig, depth: usize, present: &dyn Fn(u64) -> bool) -> VdevNode {
+        let mut node = describe(config, depth == 1);
+        node.children = config.children.iter().map(|c| convert(c, depth + 1, present)).collect();
+        if config.kind.is_leaf() && config.kind.is_concrete() && !present(config.guid) {
+            node.state = VdevState::CantOpen;
+            node.aux = VdevAux::OpenFailed;
+            node.not_present = true;
+        }
+        node
+    }
+    VdevConfig::from_nvlist(tree).ok().map(|config| convert(&config, 0, present))
+}
+
+/// A hot spare or cache device, from its configuration.
+pub fn auxiliary(config: &NvList, present: &dyn Fn(u64) -> bool) -> VdevNode {
+    from_label(config, present).unwrap_or_else(|| {
+        let mut node = VdevNode::new("missing", 0, 0);
+        node.guid = U64(config.u64("guid").unwrap_or(0));
+        node.state = VdevState::CantOpen;
+        node.aux = VdevAux::CorruptData;
+        node
+    })
+}
