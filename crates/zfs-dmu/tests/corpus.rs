@@ -14,6 +14,7 @@ use zfs_dmu::zap::Zap;
 use zfs_dmu::{ErrorKind, Objset, Seek};
 use zfs_phys::dsl::DslDatasetPhys;
 use zfs_phys::enums::{DmuObjectType, ObjsetType};
+use zfs_phys::zil::{RecordBody, tx_name};
 
 fn zdb(dir: &Path, pool: &str, args: &[&str]) -> Option<String> {
     let out = Command::new("zdb").args(["-e", "-p"]).arg(dir).arg(args[0]).arg(pool).args(&args[1..]).output();
@@ -219,4 +220,53 @@ fn encrypted_datasets_can_be_walked_but_not_read_without_key() {
         }
     }
     assert!(locked > 0);
+}
+
+#[test]
+fn intent_logs_have_the_records_zdb_prints() {
+    let Some(corpus) = pool::corpus() else { return };
+    let dir = corpus.join("zil");
+    let Some(p) = pool::open(&dir) else { return };
+    let Some(text) = zdb(&dir, "zil", &["-iiii"]) else { return };
+    let mut ours = Vec::new();
+    for (_, os) in datasets(&p.mos) {
+        zfs_dmu::zil::walk(
+            &os,
+            |_, _| Ok(()),
+            |r| {
+                assert!(!matches!(r.body, RecordBody::Unknown(..)), "{r:?}");
+                let shown = match &r.body {
+                    RecordBody::Create(c) if c.target.is_some() => {
+                        let target = String::from_utf8_lossy(c.target.unwrap());
+                        format!("{} -> {target}", String::from_utf8_lossy(c.name))
+                    }
+                    RecordBody::Create(c) => String::from_utf8_lossy(c.name).into_owned(),
+                    RecordBody::Link { dir, object, name } => {
+                        format!("doid {dir}, link_obj {object}, name {}", String::from_utf8_lossy(name))
+                    }
+                    RecordBody::Write(w) => format!("foid {}, offset {:x}, length {:x}", w.object, w.offset, w.length),
+                    _ => String::new(),
+                };
+                ours.push((format!("{}:{}:{}:{}", tx_name(r.txtype), r.reclen, r.txg, r.seq), shown));
+                Ok(())
+            },
+        )
+        .unwrap();
+    }
+    let mut lines = text.lines().peekable();
+    let mut theirs = Vec::new();
+    while let Some(line) = lines.next() {
+        let words: Vec<_> = line.split([' ', ',', '\t']).filter(|w| !w.is_empty()).collect();
+        if let [tx, "len", len, "txg", txg, "seq", seq] = words[..] {
+            theirs.push((format!("{tx}:{len}:{txg}:{seq}"), lines.peek().unwrap_or(&"").trim().to_owned()));
+        }
+    }
+    assert!(ours.len() > 20, "{}", ours.len());
+    assert_eq!(ours.len(), theirs.len());
+    ours.sort();
+    theirs.sort();
+    for (o, t) in ours.iter().zip(&theirs) {
+        assert_eq!(o.0, t.0);
+        assert!(o.1.is_empty() || o.1 == t.1, "{o:?} {t:?}");
+    }
 }
