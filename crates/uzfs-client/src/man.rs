@@ -1,4 +1,4 @@
-//! Man pages made from the subcommand tables.
+//! Manual pages made from the subcommand tables.
 
 use crate::getopt::{Command, Flag};
 use crate::program::Program;
@@ -54,45 +54,33 @@ fn flag(out: &mut String, flag: &Flag) {
 const EXIT: &str = ".SH EXIT STATUS\n0 on success, 1 if something failed, 2 if the arguments were \
     wrong or the subcommand is not supported.\n";
 
-/// The page of a program: file name and roff text.
-pub fn program_page(program: &Program) -> (String, String) {
+/// The manual page of a program with all its subcommands, as roff text.
+pub fn page(program: &Program) -> String {
     let mut out = String::new();
     header(&mut out, program.name, program.about);
     out.push_str(".SH SYNOPSIS\n");
     let _ = writeln!(out, "\\fB{}\\fR \\fIsubcommand\\fR [\\fIarguments\\fR]", program.name);
     out.push_str(".SH SUBCOMMANDS\n");
     for command in program.commands.iter().filter(|c| c.ready) {
-        let page = format!("{}\\-{}", program.name, roff(command.name));
-        let _ = writeln!(out, ".TP\n\\fB{}\\fR", roff(command.name));
-        let _ = writeln!(out, "{} See \\fB{page}\\fR(8).", roff(command.about));
+        let _ = writeln!(out, ".SS {} {}", program.name, roff(command.name));
+        synopsis(&mut out, program.name, command);
+        let _ = writeln!(out, ".PP\n{}", roff(command.about));
+        if !command.aliases.is_empty() {
+            let names: Vec<String> = command.aliases.iter().map(|a| roff(a)).collect();
+            let _ = writeln!(out, "Also called {}.", names.join(", "));
+        }
+        command.flags.iter().for_each(|f| flag(&mut out, f));
     }
     let later = program.commands.iter().filter(|c| !c.ready && !c.name.is_empty());
     let names: Vec<String> = later.map(|c| roff(c.name)).collect();
-    let _ = writeln!(out, ".PP\nNot supported yet: {}.", names.join(", "));
+    let _ = writeln!(out, ".SS Not supported yet\n{}", names.join(", "));
     out.push_str(EXIT);
-    (format!("{}.8", program.name), out)
+    out.push_str(ENVIRONMENT);
+    out
 }
 
-/// The pages of all subcommands that are there.
-pub fn command_pages(program: &Program) -> Vec<(String, String)> {
-    let mut pages = Vec::new();
-    for command in program.commands.iter().filter(|c| c.ready) {
-        let title = format!("{}-{}", program.name, command.name);
-        let mut out = String::new();
-        header(&mut out, &title, command.about.trim_end_matches('.'));
-        out.push_str(".SH SYNOPSIS\n");
-        synopsis(&mut out, program.name, command);
-        let _ = writeln!(out, ".SH DESCRIPTION\n{}", roff(command.about));
-        for f in command.flags {
-            flag(&mut out, f);
-        }
-        if !command.aliases.is_empty() {
-            let names: Vec<String> = command.aliases.iter().map(|a| roff(a)).collect();
-            let _ = writeln!(out, ".PP\nAlso called {}.", names.join(", "));
-        }
-        out.push_str(EXIT);
-        let _ = writeln!(out, ".SH SEE ALSO\n\\fB{}\\fR(8)", program.name);
-        pages.push((format!("{title}.8"), out));
-    }
-    pages
-}
+const ENVIRONMENT: &str = ".SH ENVIRONMENT\n.TP\nUZFS_SOCKET\nSocket of the daemon.\n\
+    .TP\nUZFS_NO_AUTOSTART\nDo not start a daemon where none is running.\n\
+    .TP\nZPOOL_IMPORT_PATH\nDirectories to look for devices in, separated by colons.\n\
+    .TP\nZPOOL_VDEV_NAME_GUID, ZPOOL_VDEV_NAME_PATH, ZPOOL_VDEV_NAME_FOLLOW_LINKS\n\
+    Name devices as with \\-g, \\-P and \\-L.\n";

@@ -75,8 +75,23 @@ impl Program {
         }
     }
 
+    /// The document that packagers ask for with `UZFS_GENERATE`: `man`, `bash`, `zsh` or `fish`.
+    pub fn document(&self, what: &str) -> Option<String> {
+        match what {
+            "man" => Some(crate::man::page(self)),
+            "bash" => Some(crate::complete::bash(self)),
+            "zsh" => Some(crate::complete::zsh(self)),
+            "fish" => Some(crate::complete::fish(self)),
+            _ => None,
+        }
+    }
+
     /// Runs the program with the arguments after its name; the exit code.
     pub fn main(&self, session: &mut Session, args: &[String]) -> i32 {
+        if let Some(document) = session.variable("UZFS_GENERATE").and_then(|w| self.document(&w)) {
+            put!(session.out, "{document}");
+            return 0;
+        }
         let Some((name, rest)) = args.split_first() else {
             return self.wrong(session, "missing command", None);
         };

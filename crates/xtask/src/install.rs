@@ -37,7 +37,8 @@ pub fn run_install(root: &Path, args: &[String]) -> Result<(), String> {
     let built = target(root).join(folder);
     let place = Place { prefix: PathBuf::from(&prefix), destdir };
     for program in PROGRAMS {
-        place.copy(&built.join(program), &format!("sbin/{program}"), 0o755)?;
+        // A dot cannot stand in the name of a crate.
+        place.copy(&built.join(program.replace('.', "_")), &format!("sbin/{program}"), 0o755)?;
     }
     documents(&place, &built)?;
     service(&place)?;
