@@ -36,7 +36,10 @@ impl Vdev {
     pub(super) fn read_leaf(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> Result<(), VdevError> {
         let size = buf.len() as u64;
         if let Err(e) = self.leaf_read(offset, buf, io.speculative) {
-            io.blame(self, offset, size, e);
+            // What is not there is no news, and nothing there can be repaired.
+            if e != VdevError::NoDevice {
+                io.blame(self, offset, size, e);
+            }
             return Err(e);
         }
         if (io.good)(buf) {

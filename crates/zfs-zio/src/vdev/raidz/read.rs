@@ -219,7 +219,7 @@ impl<'a> RaidRead<'a> {
     /// Assumes sets of children to be wrong until the block is good.
     fn guess(&mut self, io: &mut ReadIo<'_>) -> bool {
         let suspects = self.suspects();
-        let (data, parity) = (self.data.to_vec(), self.parity.clone());
+        let data = self.data.to_vec();
         let mut guesses = 0;
         for count in 1..=self.map.nparity.min(suspects.len()) {
             let mut set: Vec<usize> = (0..count).collect();
@@ -239,7 +239,6 @@ impl<'a> RaidRead<'a> {
                     return true;
                 }
                 self.data.copy_from_slice(&data);
-                self.parity.clone_from(&parity);
                 if !next_set(&mut set, suspects.len()) {
                     break;
                 }
