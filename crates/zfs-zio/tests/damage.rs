@@ -305,8 +305,8 @@ fn stale_sides_are_asked_last() {
     let bp = pointer(&data, &[Dva::new(0, 0, 4096, false)]);
     let rig = mirror(&[]);
     rig.put(2, 0, &data);
-    rig.leaf(0).set_dtl(vec![10..60]);
-    rig.leaf(1).set_dtl(vec![50..51]);
+    rig.leaf(0).set_dtl(vec![10..60, 70..80]);
+    rig.leaf(1).set_dtl(vec![20..21, 50..51]);
     rig.zio.read(&bp, &rig.bm, None).unwrap();
     assert_eq!(rig.checksum_errors(), [0usize; 0]);
     // When the good side is gone the stale ones are all there is.
