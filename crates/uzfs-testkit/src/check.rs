@@ -77,7 +77,8 @@ pub fn trees(session: &Session, pool: &Pool, report: &mut Report, figures: &mut 
                 compare(&dataset, &expected, seen, &[], report);
             }
             Some(name) => {
-                control_directory(&dataset, &expected, &point.join(".zfs/snapshot").join(name), report);
+                let seen = manifest::walk(&point.join(".zfs/snapshot").join(name), Content::Hash);
+                compare(&format!("{dataset} below .zfs"), &expected, seen, &[], report);
                 let seen = mount_snapshot(session, &dataset);
                 compare(&dataset, &expected, seen, &[], report);
             }
@@ -98,23 +99,6 @@ pub fn compare(
         Ok(seen) => report.extend(dataset, manifest::differences(expected, &seen, ignored)),
         Err(why) => report.add(dataset, why),
     }
-}
-
-/// Compares a snapshot as it is seen below `.zfs`.
-///
-/// Inode numbers are left out if it is part of the same mount: there they must differ from those of the
-/// file system itself, while OpenZFS mounts the snapshot over the directory. Its root is the directory
-/// that holds it, so links of the root are counted the same way.
-fn control_directory(dataset: &str, expected: &manifest::Manifest, at: &Path, report: &mut Report) {
-    let device = |p: &Path| std::fs::metadata(p).map(|m| std::os::unix::fs::MetadataExt::dev(&m));
-    let kind = format!("{dataset} below .zfs");
-    let above = at.ancestors().nth(3).unwrap_or(at);
-    let same = match (device(at), device(above)) {
-        (Ok(a), Ok(b)) => a == b,
-        (Err(e), _) | (_, Err(e)) => return report.add(&kind, format!("{}: {e}", at.display())),
-    };
-    let ignored: &[&str] = if same { &["ino"] } else { &[] };
-    compare(&kind, expected, manifest::walk(at, Content::Hash), ignored, report);
 }
 
 /// Mounts a snapshot as `mount -t zfs` does and walks it.

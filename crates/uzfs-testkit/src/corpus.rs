@@ -1,6 +1,6 @@
 //! The pools of the corpus, and what must be known of each beside its files.
 
-use crate::{archive, paths};
+use crate::{archive, paths, transcript};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +31,15 @@ const CRYPT_KEYS: &[(&str, &str)] = &[
     ("crypt/vol", "rawkey"),
 ];
 
-/// Every pool: those of the corpus and the one that ships with the repository.
+/// Every pool: those that ship with the repository (also in the middle of an expansion or a replacement,
+/// with spares in use, with a device offline) and those of the corpus.
 pub const POOLS: &[Spec] = &[
     Spec { name: "tank", golden: true, redundancy: &[(&["d0", "d1"], 1)], ..PLAIN },
+    Spec { name: "midexp", golden: true, redundancy: &[(&["d0", "d1", "d2", "d3"], 1)], ..PLAIN },
+    Spec { name: "replacing", golden: true, redundancy: &[(&["d0", "d2"], 1), (&["d3"], 1)], ..PLAIN },
+    Spec { name: "hotspare", golden: true, redundancy: &[(&["d0", "d1", "d2"], 2)], ..PLAIN },
+    Spec { name: "offlined", golden: true, ..PLAIN },
+    Spec { name: "drspare", golden: true, redundancy: &[(&["d0", "d1", "d3", "d4"], 1)], ..PLAIN },
     Spec { name: "acls", ..PLAIN },
     Spec { name: "algos", ..PLAIN },
     Spec { name: "ashift9", ..PLAIN },
@@ -113,7 +119,15 @@ impl Pool {
     }
 
     /// Datasets or snapshots whose files are described, with the descriptions.
+    ///
+    /// Those of `zil` say what is there once the intent log is replayed, which a read-only import does
+    /// not do; what OpenZFS sees then was recorded with the transcripts.
     pub fn trees(&self) -> Result<Vec<(String, String)>, String> {
+        if self.spec.name == "zil" {
+            let file = transcript::folder()?.join("zil.files");
+            let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+            return Ok(vec![("zil".into(), text)]);
+        }
         self.described("files.")
     }
 

@@ -3,14 +3,13 @@
 //! One test a pool, so that a run prints one line a pool and uses all cores.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::path::Path;
 use uzfs_testkit::check::{self, Figures};
 use uzfs_testkit::corpus::{self, POOLS, Pool, Spec};
 use uzfs_testkit::report::{self, Report};
 use uzfs_testkit::session::Session;
 use uzfs_testkit::tables::{self, Cells};
 use uzfs_testkit::volatile::Table;
-use uzfs_testkit::{archive, paths, transcript, volatile};
+use uzfs_testkit::{paths, transcript, volatile};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -50,6 +49,7 @@ fn check_pool(session: &Session, pool: &Pool, report: &mut Report, figures: &mut
     check::trees(session, pool, report, figures)?;
     let compared = compare_tables(session, pool, report, figures);
     report.step("tables", compared);
+    report.step("allocated", allocated(session, name));
     let compared = history(session, pool, report);
     report.step("history", compared);
     let compared = recorded(session, pool, report, figures);
@@ -94,6 +94,19 @@ fn compare_tables(session: &Session, pool: &Pool, report: &mut Report, figures: 
     one(Table::PoolList, "zpool-list", &["list", "-Hpv", name], &tables::pool_list)
 }
 
+/// Allocated space is what OpenZFS's zdb counts in the same bytes.
+fn allocated(session: &Session, pool: &str) -> Result<(), String> {
+    let path = paths::golden().join("allocated.txt");
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let Some(want) = text.lines().find_map(|l| l.strip_prefix(pool)?.strip_prefix(' ')) else { return Ok(()) };
+    let seen = session.ok("zpool", &["get", "-Hp", "-o", "value", "allocated,free,size", pool])?;
+    let values: Vec<u64> = seen.stdout.lines().filter_map(|v| v.parse().ok()).collect();
+    match values[..] {
+        [allocated, free, size] if allocated.to_string() == want && free + allocated == size => Ok(()),
+        _ => Err(format!("allocated, free, size are {values:?}; {want} bytes are allocated")),
+    }
+}
+
 /// What was in the history when it was recorded is its beginning now.
 fn history(session: &Session, pool: &Pool, report: &mut Report) -> Result<(), String> {
     let Some(expected) = pool.expected("zpool-history") else { return Ok(()) };
@@ -108,40 +121,14 @@ fn history(session: &Session, pool: &Pool, report: &mut Report) -> Result<(), St
 /// Compares with what OpenZFS printed for the same bytes, imported read-only.
 fn recorded(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {
     let name = pool.spec.name;
-    let archive = paths::golden().join("openzfs-readonly.tar.zst");
-    let dir = archive::unpack(&archive, &paths::cache())?;
-    let Ok(text) = std::fs::read_to_string(dir.join(name)) else { return Ok(()) };
-    for step in transcript::parse(&text)? {
-        let query = ["zpool list", "zpool status", "zpool get", "zpool history", "zfs list", "zfs get", "zfs mount"];
-        let reads = query.iter().any(|q| step.line.starts_with(q)) && step.line != "zfs mount -a";
-        if !reads || volatile::command_reason(&step.line).is_some() || after_reading(&step) {
+    let root = session.root();
+    for step in transcript::read(name)?.unwrap_or_default() {
+        if !transcript::is_query(&step) || volatile::command_reason(&step.line).is_some() {
             continue;
         }
         figures.commands += 1;
-        let words: Vec<&str> = step.line.split(' ').collect();
-        let out = session.run(words[0], &words[1..])?;
-        let kind = format!("`{}`", step.line);
-        if out.code != Some(step.code) {
-            report.add(&kind, format!("exit code must be {}: {out}", step.code));
-            continue;
-        }
-        for (want, have) in [(&step.stdout, &out.stdout), (&step.stderr, &out.stderr)] {
-            report.extend(&kind, differing(&step.line, want, have, name, &pool.devices, &session.root()));
-        }
+        let place = |text: &str| transcript::relocate(text, name, &pool.devices, &root);
+        report.extend(&format!("`{}`", step.line), transcript::replay(session, &step, &place)?);
     }
     Ok(())
-}
-
-/// Counts of errors found by reading depend on what was read; the damage tests look at them.
-fn after_reading(step: &transcript::Step) -> bool {
-    step.line.starts_with("zpool status") && step.stdout.contains("unrecoverable error")
-}
-
-fn differing(command: &str, want: &str, have: &str, pool: &str, devices: &Path, root: &Path) -> Vec<String> {
-    let want = transcript::relocate(want, pool, devices, root);
-    let keep = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|l| volatile::compared(command, l));
-        lines.map(transcript::squeeze).collect()
-    };
-    tables::compare_lines(&keep(&want), &keep(have))
 }

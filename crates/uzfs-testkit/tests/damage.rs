@@ -115,13 +115,17 @@ fn degraded(
     session.ok("zfs", &["mount", "-a"])?;
     check::trees(session, pool, report, figures)?;
     let rows = check::status_rows(session, name)?;
-    let spare = |d: &str| pool.spec.name == "classes" && matches!(d, "d7" | "d8");
-    if !missing.iter().all(|d| spare(d)) && rows[0].1 != "DEGRADED" {
+    // A cache device or an unused spare that is missing does not degrade the pool.
+    let aside = |d: &str| matches!((name, d), ("classes", "d7" | "d8"));
+    let gone = missing.iter().filter(|d| !aside(d)).count();
+    if gone > 0 && rows[0].1 != "DEGRADED" {
         report.add("status", format!("the pool is {}, must be DEGRADED", rows[0].1));
     }
-    let gone = rows.iter().filter(|(_, state, _)| state == "UNAVAIL").count();
-    if gone != missing.iter().filter(|d| !spare(d)).count() {
-        report.add("status", format!("{gone} devices are UNAVAIL: {rows:?}"));
+    // A device that is not there is shown by its guid.
+    let leaf = |name: &str| name.contains('/') || name.bytes().all(|c| c.is_ascii_digit());
+    let unavailable = rows.iter().filter(|(device, state, _)| leaf(device) && state == "UNAVAIL").count();
+    if unavailable != gone {
+        report.add("status", format!("{unavailable} devices are UNAVAIL, must be {gone}: {rows:?}"));
     }
     if let Some((device, _, errors)) = rows.iter().find(|(_, state, e)| state == "ONLINE" && *e != [0; 3]) {
         report.add("status", format!("{device} has errors: {errors:?}"));
