@@ -167,7 +167,8 @@ impl<'a> Walk<'a> {
             Ok(p) => p,
             Err(e) => return self.unreadable(&bm, None, e.into()),
         };
-        if phys.bp.is_hole() || phys.bp.birth() <= phys.prev_snap_txg {
+        // An intent log may be younger than the last snapshot although the object set is not.
+        if phys.bp.is_hole() {
             return Ok(());
         }
         match Objset::open(self.pool.zio(), &phys.bp, object, None) {
