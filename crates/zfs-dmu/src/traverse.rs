@@ -42,8 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { min_txg: 0, threads, zil: true, prefetch: false }
+        Self { min_txg: 0, threads: zfs_env::pool::cpus(), zil: true, prefetch: false }
     }
 }
 

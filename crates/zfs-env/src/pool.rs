@@ -66,6 +66,11 @@ impl TaskPool {
     }
 }
 
+/// Processors this process may use; at least one.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Runs `f` on `threads` threads called `name` (the caller's among them, which has number 0) and waits for all. A
 /// thread that the system refuses is done without: `f` must not need its peers.
 pub fn run_scoped(name: &str, threads: usize, f: impl Fn(usize) + Sync) {

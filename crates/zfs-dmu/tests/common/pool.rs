@@ -50,10 +50,9 @@ pub fn open(dir: &Path) -> Option<Opened> {
         }
         disks.push((guid, disk));
         for slot in label[VDEV_UBERBLOCK_RING_OFFSET as usize..].chunks_exact(1024) {
-            if let Ok(u) = Uberblock::decode(slot) {
-                if best.as_ref().is_none_or(|b| b.rank() < u.rank()) {
-                    best = Some(u);
-                }
+            let newer = |u: &Uberblock| best.as_ref().is_none_or(|b| b.rank() < u.rank());
+            if let Some(u) = Uberblock::decode(slot).ok().filter(newer) {
+                best = Some(u);
             }
         }
     }
