@@ -290,9 +290,11 @@ fn parse_kind(nv: &NvList) -> Result<VdevKind> {
             ngroups: need("draid_ngroups")?,
             nchildren: nv.u64("draid_nchildren"),
         },
-        Some("dspare") => {
-            VdevKind::DraidSpare { top_guid: nv.u64("top_guid").unwrap_or(0), spare_id: nv.u64("spareid").unwrap_or(0) }
-        }
+        Some("dspare") => VdevKind::DraidSpare {
+            top_guid: nv.u64("top_guid").unwrap_or(0),
+            // In a tree the number may only be in the name: draid<parity>-<top-level vdev>-<spare>.
+            spare_id: nv.u64("spareid").or_else(|| nv.str("path")?.rsplit('-').next()?.parse().ok()).unwrap_or(0),
+        },
         Some("indirect") => VdevKind::Indirect,
         Some("hole") => VdevKind::Hole,
         Some("missing") => VdevKind::Missing,

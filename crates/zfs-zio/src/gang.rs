@@ -100,8 +100,8 @@ impl Zio {
         let good = |data: &[u8]| {
             [large, OLD_HEADER].into_iter().filter(|n| *n <= data.len()).any(|n| {
                 let verdict = verify_embedded(ChecksumKind::GangHeader, &data[..n], verifier, mac);
-                if let Ok(endian) = verdict {
-                    found.set(Some((n, endian)));
+                if let (Ok(endian), None) = (&verdict, found.get()) {
+                    found.set(Some((n, *endian)));
                 }
                 verdict.is_ok()
             })

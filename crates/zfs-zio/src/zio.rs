@@ -35,6 +35,13 @@ pub(crate) struct How {
     pub(crate) speculative: bool,
 }
 
+impl How {
+    /// Nobody can tell beforehand whether a block of an intent log was ever written.
+    fn of(bm: &Zbookmark) -> Self {
+        Self { all_copies: false, speculative: bm.level == Zbookmark::ZIL_LEVEL }
+    }
+}
+
 /// The reading half of an opened pool.
 pub struct Zio {
     pool: Arc<str>,
@@ -160,7 +167,7 @@ impl Zio {
             return self.read_without_io(bp);
         }
         blkverify::verify(&self.tree, bp)
-            .and_then(|()| self.read_physical(bp, bm, How::default()))
+            .and_then(|()| self.read_physical(bp, bm, How::of(bm)))
             .map(Buf::from)
             .map_err(|e| e.pool(&self.pool).at(bm))
     }
@@ -173,9 +180,7 @@ impl Zio {
             return Ok(());
         }
         blkverify::verify(&self.tree, bp)
-            .and_then(|()| {
-                self.read_physical(bp, bm, How { all_copies, speculative: bm.level == Zbookmark::ZIL_LEVEL })
-            })
+            .and_then(|()| self.read_physical(bp, bm, How { all_copies, ..How::of(bm) }))
             .map(drop)
             .map_err(|e| e.pool(&self.pool).at(bm))
     }

@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
         if bp.is_encrypted() && bp.compress() == Some(CompressKind::Off) {
             return self.pool.zio().read_raw(bp, bm);
         }
-        self.pool.zio().read(bp, bm, None)
+        self.pool.zio().read_speculative(bp, bm, None)
     }
 
     /// The blocks of an intent log and those its records point to, as far as they are allocated: of an unclaimed log
