@@ -12,7 +12,8 @@ use uzfs_proto::{
     Sink, U64,
 };
 use zfs_spa::dsl::Bookmark;
-use zfs_spa::dsl::props::Source;
+use zfs_spa::dsl::props::{PropValue, Source};
+use zfs_spa::dsl::values::View;
 use zfs_spa::{Dataset, DatasetKind};
 
 /// Rows in one part of the answer.
@@ -149,64 +150,75 @@ impl Engine {
         Ok(())
     }
 
+    /// The properties of a row; what cannot be read is left out, and said in the log.
     fn properties(&self, pool: &Arc<Imported>, of: &Subject, wanted: Option<&[String]>) -> BTreeMap<String, Property> {
+        let found = match of {
+            Subject::Dataset(dataset) => self.of_dataset(pool, dataset, wanted),
+            Subject::Bookmark(dataset, mark) => pool.pool.bookmark_properties(dataset, mark).map(|all| {
+                all.into_iter()
+                    .filter(|(name, _)| wanted.is_none_or(|w| w.contains(name)))
+                    .map(|(name, p)| (name, property(&p)))
+                    .collect()
+            }),
+        };
+        found.unwrap_or_else(|e| {
+            tracing::error!("reading properties: {e}");
+            BTreeMap::new()
+        })
+    }
+
+    fn of_dataset(
+        &self,
+        pool: &Arc<Imported>,
+        dataset: &Arc<Dataset>,
+        wanted: Option<&[String]>,
+    ) -> zfs_spa::Result<BTreeMap<String, Property>> {
+        let view = View::new(&pool.pool, dataset)?;
         let mut out = BTreeMap::new();
-        let Subject::Dataset(dataset) = of else { return out };
-        let want = |name: &str| wanted.is_none_or(|w| w.iter().any(|n| n == name));
-        if want("mountpoint")
-            && let Some(p) = mountpoint(pool, dataset)
-        {
-            out.insert("mountpoint".into(), p);
+        match wanted {
+            None => out.extend(view.all()?.into_iter().map(|(name, p)| (name, property(&p)))),
+            Some(names) => {
+                for name in names {
+                    if let Some(p) = view.get(name)? {
+                        out.insert(name.clone(), property(&p));
+                    }
+                }
+            }
         }
-        if want("canmount") && !dataset.is_snapshot() {
-            let (value, source) = match dataset.prop("canmount", false) {
-                Ok(Some((v, s))) => (v.number().unwrap_or(1), s),
-                _ => (1, Source::Default),
-            };
-            out.insert("canmount".into(), property(Raw::number(value), &source));
+        let mounted = self.mounts.of(&dataset.name);
+        // A snapshot that is mounted by name shows it, as in OpenZFS, through the mount table only.
+        if wanted.is_none_or(|w| w.iter().any(|n| n == "mounted")) && view.kind() == DatasetKind::Filesystem {
+            out.insert("mounted".into(), Property::fixed(Raw::number(u64::from(mounted.is_some()))));
         }
-        if want("mounted") {
-            let mounted = self.mounts.of(&dataset.name).is_some();
-            out.insert("mounted".into(), Property::fixed(Raw::number(u64::from(mounted))));
+        for (name, value) in mounted.iter().flat_map(|m| &m.temporary) {
+            if let Some(p) = out.get_mut(*name) {
+                *p = Property {
+                    received: p.received.take(),
+                    ..Property::with(Raw::number(*value), PropertySource::Temporary)
+                };
+            }
         }
-        out
+        Ok(out)
     }
 }
 
-/// A value and its source in the contract's words.
-fn property(value: Raw, source: &Source) -> Property {
-    match source {
+fn raw(value: &PropValue) -> Raw {
+    match value {
+        PropValue::Number(n) => Raw::number(*n),
+        PropValue::Text(t) => Raw::text(t.clone()),
+    }
+}
+
+/// A property in the contract's words.
+pub fn property(p: &zfs_spa::dsl::values::Property) -> Property {
+    let value = raw(&p.value);
+    let shown = match &p.source {
         Source::None => Property::fixed(value),
         Source::Default => Property::with(value, PropertySource::Default),
         Source::Temporary => Property::with(value, PropertySource::Temporary),
         Source::Local => Property::with(value, PropertySource::Local),
         Source::Inherited(from) => Property::inherited(value, from.clone()),
         Source::Received => Property::with(value, PropertySource::Received),
-    }
-}
-
-/// Where a file system is mounted by default: what is inherited gets the rest of the name behind it.
-fn mountpoint(pool: &Imported, dataset: &Dataset) -> Option<Property> {
-    if dataset.kind().ok()? != DatasetKind::Filesystem {
-        return None;
-    }
-    let (value, source) = match dataset.prop("mountpoint", true).ok()? {
-        Some((v, s)) => (v.text()?.to_owned(), s),
-        None => (format!("/{}", super::import::pool_of(&dataset.name)), Source::Default),
     };
-    if !value.starts_with('/') {
-        return Some(property(Raw::text(value), &source));
-    }
-    let tail = match &source {
-        Source::Inherited(from) => dataset.name.strip_prefix(from.as_str()).unwrap_or(""),
-        Source::Default => dataset.name.strip_prefix(super::import::pool_of(&dataset.name)).unwrap_or(""),
-        _ => "",
-    };
-    let path = format!("{}{tail}", value.trim_end_matches('/'));
-    let path = match pool.pool.altroot() {
-        Some(root) => format!("{}{path}", root.trim_end_matches('/')),
-        None => path,
-    };
-    let path = if path.is_empty() { "/".to_owned() } else { path };
-    Some(property(Raw::text(path), &source))
+    Property { received: p.received.as_ref().map(raw), ..shown }
 }

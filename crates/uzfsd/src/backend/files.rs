@@ -59,9 +59,9 @@ impl Engine {
     }
 
     /// A closure that tells `statfs` figures of datasets of a pool.
-    fn space_of(&self, imported: &Arc<Imported>) -> impl Fn(&Dataset) -> SpaceFigures + Send + Sync + use<> {
+    fn space_of(&self, imported: &Arc<Imported>) -> impl Fn(&Arc<Dataset>) -> SpaceFigures + Send + Sync + use<> {
         let imported = imported.clone();
-        move |dataset| imported.space(dataset).unwrap_or_default()
+        move |dataset: &Arc<Dataset>| imported.space(dataset).unwrap_or_default()
     }
 
     fn open_zfs(&self, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> Result<Arc<Zfs>, Failure> {

@@ -31,6 +31,10 @@ fn pool_state(state: u64) -> PoolState {
 /// The whole tree of an imported pool, spares and cache devices included.
 pub fn tree(pool: &Pool) -> VdevNode {
     let mut root = vdevs::live(pool.zio().vdevs().root(), 0);
+    match pool.space() {
+        Ok(space) => vdevs::add_space(&mut root, &space),
+        Err(e) => tracing::error!("reading the space of {}: {e}", pool.name()),
+    }
     let candidate = pool.candidate();
     let present = |guid: u64| candidate.auxiliary.contains_key(&guid) || candidate.devices.contains_key(&guid);
     root.spares = pool.spares().iter().map(|c| vdevs::auxiliary(c, &present)).collect();

@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod files;
 mod import;
+mod keys;
 mod mounts;
 mod pools;
 mod vdevs;
@@ -25,7 +26,6 @@ use uzfs_proto::Failure;
 use zfs_env::TaskPool;
 use zfs_spa::{Dataset, Pool};
 use zfs_zio::ArcCache;
-use zfs_zpl::SpaceFigures;
 
 /// An imported pool and what the daemon keeps for it.
 pub struct Imported {
@@ -100,36 +100,5 @@ impl Engine {
         let dsl = imported.pool.dsl().map_err(|e| failure::engine(&e))?;
         let found = dsl.dataset(name).map_err(|e| failure::engine(&e).about(name))?;
         Ok((imported, found.ok_or_else(|| failure::no_dataset(name))?))
-    }
-}
-
-impl Imported {
-    /// The key of a dataset, if it has one; fails when it is encrypted and its key is not loaded.
-    fn key_of(&self, dataset: &Dataset) -> Result<Option<Arc<zfs_dmu::Key>>, Failure> {
-        if dataset.is_encrypted().map_err(|e| failure::engine(&e))? {
-            return Err(Failure::new(uzfs_proto::FailureCode::KeyNotLoaded, "encryption key not loaded"));
-        }
-        Ok(None)
-    }
-
-    /// The figures that `statfs` shows of a dataset.
-    fn space(&self, dataset: &Dataset) -> Result<SpaceFigures, Failure> {
-        Ok(SpaceFigures {
-            referenced: dataset.phys.referenced_bytes,
-            fsid: dataset.phys.fsid_guid,
-            ..SpaceFigures::default()
-        })
-    }
-}
-
-impl Engine {
-    fn load_key(&self, args: &uzfs_proto::LoadKeyArgs) -> Result<uzfs_proto::Empty, Failure> {
-        Err(failure::no_dataset(&args.dataset))
-    }
-    fn unload_key(&self, dataset: &str) -> Result<uzfs_proto::Empty, Failure> {
-        Err(failure::no_dataset(dataset))
-    }
-    fn unload_after_unmount(&self, _dataset: &str) -> Result<uzfs_proto::Empty, Failure> {
-        Ok(uzfs_proto::Empty {})
     }
 }

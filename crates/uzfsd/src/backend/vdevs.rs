@@ -2,6 +2,7 @@
 
 use uzfs_proto::{U64, VdevAux, VdevNode, VdevState, VdevStats};
 use zfs_phys::NvList;
+use zfs_spa::space::PoolSpace;
 use zfs_zio::{Vdev, VdevConfig, VdevKind};
 
 fn state(of: zfs_zio::VdevState) -> VdevState {
@@ -91,6 +92,25 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     };
     node.children = vdev.children.iter().map(|c| live(c, depth + 1)).collect();
     node
+}
+
+/// Fills in the space of the pool and of its top-level vdevs.
+pub fn add_space(root: &mut VdevNode, space: &PoolSpace) {
+    root.stats.alloc = space.alloc;
+    root.stats.space = space.size;
+    root.stats.dspace = space.usable;
+    root.stats.esize = space.expandable;
+    root.stats.fragmentation = space.fragmentation;
+    root.stats.checkpoint_space = space.checkpoint;
+    for node in &mut root.children {
+        let Some(top) = space.tops.iter().find(|t| t.id == node.id) else { continue };
+        node.stats.alloc = top.alloc;
+        node.stats.space = top.size;
+        node.stats.dspace = top.deflate(top.size);
+        node.stats.esize = top.expandable;
+        node.stats.fragmentation = top.fragmentation;
+        node.stats.checkpoint_space = top.checkpoint;
+    }
 }
 
 /// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
