@@ -15,6 +15,7 @@ pub mod dsl;
 pub mod features;
 pub mod import;
 mod indirect;
+pub mod keys;
 pub mod labels;
 mod mmp;
 pub mod pool;

@@ -7,6 +7,7 @@ use crate::dedup::{Clones, Dedup};
 use crate::discover::PoolCandidate;
 use crate::dsl::Dsl;
 use crate::features::Features;
+use crate::keys::KeyStore;
 use crate::space::PoolSpace;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub struct Pool {
     space: OnceLock<Arc<PoolSpace>>,
     dedup: OnceLock<Arc<Dedup>>,
     clones: OnceLock<Arc<Clones>>,
+    keys: KeyStore,
 }
 
 /// Gives what is there already, or makes it; when two make it at once, one is kept.
@@ -65,6 +67,7 @@ impl Pool {
             space: OnceLock::new(),
             dedup: OnceLock::new(),
             clones: OnceLock::new(),
+            keys: KeyStore::default(),
         })
     }
 
@@ -126,6 +129,11 @@ impl Pool {
     /// Directory in front of all mountpoints.
     pub fn altroot(&self) -> Option<&str> {
         self.parts.altroot.as_deref()
+    }
+
+    /// Keys that are loaded.
+    pub fn keys(&self) -> &KeyStore {
+        &self.keys
     }
 
     /// What it was imported from.

@@ -3,14 +3,21 @@
 //! Purpose: everything is read on demand from the meta object set, which never changes under a read-only import;
 //! directories are kept once opened, because properties are inherited through them.
 
+pub mod accounting;
 pub mod bookmark;
 pub mod dataset;
 pub mod dir;
+pub mod figures;
+mod native;
 pub mod props;
+mod token;
+pub mod values;
 
 pub use bookmark::Bookmark;
 pub use dataset::{Dataset, DatasetKind};
 pub use dir::Dir;
+pub use props::{PropValue, Source};
+pub use values::{Property, View};
 
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -150,7 +157,8 @@ impl Dsl {
         Ok(None)
     }
 
-    fn dir_by_object(&self, object: u64) -> Result<Option<Arc<Dir>>> {
+    /// The directory in an object; nothing when the object is none that hangs below the pool's own.
+    pub fn dir_by_object(&self, object: u64) -> Result<Option<Arc<Dir>>> {
         if let Some(known) = self.dirs.read().get(&object) {
             return Ok(Some(known.clone()));
         }

@@ -1,6 +1,8 @@
 //! Where the corpus of pools made by OpenZFS lies, and how to open one of them.
 #![allow(dead_code)]
 
+pub mod names;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use zfs_spa::{ImportOptions, Pool, PoolCandidate, Search, discover, import};
