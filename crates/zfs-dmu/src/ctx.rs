@@ -9,7 +9,9 @@ use zfs_zio::{Buf, Result, Zbookmark, Zio};
 /// The unwrapped keys of an encrypted dataset.
 pub type Key = zfs_zio::DatasetKey;
 
-const SLOTS: usize = 32;
+const SLOTS: usize = 8;
+/// Bytes that the smallest block takes on disk.
+const SMALLEST_BLOCK: u64 = 512;
 
 /// An indirect block in use: object, level, block id, contents and their byte order.
 type Slot = RwLock<Option<(u64, u8, u64, Buf, Endian)>>;
@@ -21,6 +23,10 @@ pub(crate) struct Ctx {
     pub(crate) key: Option<Arc<Key>>,
     /// The object set is encrypted (its blocks carry MACs).
     pub(crate) encrypted: bool,
+    /// More blocks than the pool has room for. Blocks that name others are never shared within an object set, so a
+    /// walk that meets more of them is going through a forged tree whose pointers lead to the same block many times;
+    /// without this limit that would take for ever.
+    pub(crate) block_limit: u64,
     // Direct-mapped: sequential and clustered reads find their indirect block here with one uncontended read lock,
     // without hashing a block pointer in the ARC. Few, since the buffers stay in memory even when the ARC would
     // rather evict them.
@@ -29,7 +35,9 @@ pub(crate) struct Ctx {
 
 impl Ctx {
     pub(crate) fn new(zio: Arc<Zio>, objset: u64, key: Option<Arc<Key>>, encrypted: bool) -> Self {
-        Self { zio, objset, key, encrypted, indirect: std::array::from_fn(|_| RwLock::new(None)) }
+        let room = zio.vdevs().root().children.iter().fold(0u64, |sum, top| sum.saturating_add(top.config.asize));
+        let block_limit = room / SMALLEST_BLOCK + 1;
+        Self { zio, objset, key, encrypted, block_limit, indirect: std::array::from_fn(|_| RwLock::new(None)) }
     }
 
     pub(crate) fn bookmark(&self, object: u64, level: u8, blkid: u64) -> Zbookmark {

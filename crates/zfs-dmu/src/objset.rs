@@ -24,8 +24,8 @@ pub const PROJECTUSED_OBJECT: u64 = u64::MAX - 2;
 /// First number that no object has (`DN_MAX_OBJECT`).
 pub const MAX_OBJECT: u64 = 1 << 48;
 
-const DNODE_CACHE: usize = 4096;
-const ZAP_CACHE: usize = 256;
+const DNODE_CACHE: usize = 2048;
+const ZAP_CACHE: usize = 128;
 
 /// An object set.
 pub struct Objset {
@@ -186,7 +186,7 @@ impl Objset {
     /// All allocated objects with their descriptors, in order. A block of dnodes that cannot be read gives its error
     /// and is skipped.
     pub fn objects(&self) -> Objects<'_> {
-        Objects { objset: self, blkid: 0, block: None, slot: 0, done: false }
+        Objects { objset: self, blkid: 0, block: None, slot: 0, left: self.ctx.block_limit, done: false }
     }
 }
 
@@ -215,6 +215,8 @@ pub struct Objects<'a> {
     blkid: u64,
     block: Option<(Buf, Endian)>,
     slot: usize,
+    /// Blocks that may still be read: see `Ctx::block_limit`.
+    left: u64,
     done: bool,
 }
 
@@ -233,6 +235,11 @@ impl Objects<'_> {
                 return Err(e);
             }
         };
+        let Some(left) = self.left.checked_sub(1) else {
+            self.blkid = u64::MAX;
+            return Err(Error::corrupt("more blocks of dnodes than the pool can hold"));
+        };
+        self.left = left;
         self.blkid = found + 1;
         self.slot = 0;
         self.block = meta.read_block_endian(found)?;

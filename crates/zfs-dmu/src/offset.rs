@@ -2,11 +2,11 @@
 //!
 //! The search descends only into subtrees whose fill count says that what is wanted is in them: one with count 0
 //! holds no data, one that is full no hole. A wrong count (a corrupt pool) costs time or precision, never
-//! termination: each pointer is looked at once.
+//! termination: each pointer is looked at once, and no more blocks are read than the pool can hold.
 
 use crate::dnode::{Dnode, Seek};
 use zfs_phys::BlkPtr;
-use zfs_zio::Result;
+use zfs_zio::{Error, Result};
 
 impl Dnode {
     /// Blocks that pointers of `level` 0 can address in all.
@@ -38,9 +38,10 @@ impl Dnode {
             return Ok(None);
         }
         let mut at = from;
+        let mut budget = self.ctx.block_limit;
         for index in (from >> span)..u64::from(self.phys().nblkptr) {
             let own = self.blkptr_of(top, index)?;
-            if let Some(found) = self.search(own.as_ref(), top, index, at, what)? {
+            if let Some(found) = self.search(own.as_ref(), (top, index), at, what, &mut budget)? {
                 return Ok(Some(found));
             }
             at = match (index + 1).checked_shl(span) {
@@ -52,7 +53,14 @@ impl Dnode {
     }
 
     /// Searches the subtree of one pointer, from block `at` on.
-    fn search(&self, bp: Option<&BlkPtr>, level: u8, blkid: u64, at: u64, what: Seek) -> Result<Option<u64>> {
+    fn search(
+        &self,
+        bp: Option<&BlkPtr>,
+        (level, blkid): (u8, u64),
+        at: u64,
+        what: Seek,
+        budget: &mut u64,
+    ) -> Result<Option<u64>> {
         let epbs = self.epbs();
         let span = u32::from(level) * epbs;
         let full = 1u64.checked_shl(span).unwrap_or(u64::MAX);
@@ -65,6 +73,10 @@ impl Dnode {
             _ if level == 0 => return Ok(Some(at)),
             _ => {}
         }
+        *budget = budget.checked_sub(1).ok_or_else(|| {
+            let bm = self.ctx.bookmark(self.object(), level, blkid);
+            Error::corrupt("a tree of more blocks than the pool can hold").at(&bm)
+        })?;
         let Some((buf, endian)) = self.indirect(level, blkid)? else {
             return Ok(if what == Seek::Hole { Some(at) } else { None });
         };
@@ -74,7 +86,7 @@ impl Dnode {
         for child in (at >> below)..first_child + (1 << epbs) {
             let index = (child - first_child) as usize;
             let bp = self.pointer_in(&buf, endian, index, level - 1, child)?;
-            if let Some(found) = self.search(bp.as_ref(), level - 1, child, at, what)? {
+            if let Some(found) = self.search(bp.as_ref(), (level - 1, child), at, what, budget)? {
                 return Ok(Some(found));
             }
             at = (child + 1) << below;

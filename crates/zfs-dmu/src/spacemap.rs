@@ -36,7 +36,8 @@ impl SpaceMap {
         let blksz = self.dnode.datablksz().max(8);
         let blocks = self.phys.length.div_ceil(blksz);
         let fail = |blkid| move |e: Error| e.at(&self.dnode.ctx.bookmark(self.dnode.object(), 0, blkid));
-        if blocks > self.dnode.phys().maxblkid.saturating_add(1) {
+        let most = self.dnode.phys().maxblkid.saturating_add(1).min(self.dnode.ctx.block_limit);
+        if blocks > most {
             return Err(fail(0)(Error::corrupt("space map longer than its object")));
         }
         for blkid in 0..blocks {

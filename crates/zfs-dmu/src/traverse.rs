@@ -96,6 +96,8 @@ struct Walk<'a> {
     blocks: AtomicU64,
     objects: AtomicU64,
     errors: AtomicU64,
+    /// Blocks read so far, against `Ctx::block_limit`.
+    reads: AtomicU64,
 }
 
 /// Walks `objset`. `visit` is called for every pointer, from many threads; `on_error` for every block that had to be
@@ -116,6 +118,7 @@ pub fn traverse(
         blocks: AtomicU64::new(0),
         objects: AtomicU64::new(0),
         errors: AtomicU64::new(0),
+        reads: AtomicU64::new(0),
     };
     walk.start()?;
     zfs_env::pool::run_scoped("traverse", options.threads, |_| walk.work());
@@ -249,6 +252,9 @@ impl Walk<'_> {
             Task::Tree { owner, level, blkid, bp } => {
                 let bm = self.bookmark(owner.object, level, blkid);
                 self.visit(&bm, &bp, Some(&owner.phys))?;
+                if self.reads.fetch_add(1, Ordering::Relaxed) > self.objset.ctx.block_limit {
+                    return Err(Error::corrupt("a tree of more blocks than the pool can hold").at(&bm));
+                }
                 match self.objset.ctx.read(&bp, &bm) {
                     Ok(buf) if level == 0 => self.dnodes(&buf, bp.endian(), blkid, pushed),
                     Ok(buf) => self.children(&owner, &buf, bp.endian(), level, blkid, pushed),

@@ -25,8 +25,8 @@ mod cursor;
 
 /// Cursor position behind the last entry.
 pub const CURSOR_END: u64 = u64::MAX;
-/// Largest micro ZAP whose decoded index is kept.
-const KEEP_MICRO: usize = 256 << 10;
+/// Largest first block (header or micro ZAP) that is kept decoded.
+const KEEP_MICRO: usize = 128 << 10;
 
 /// How a name is compared with those stored (`matchtype_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -185,3 +185,14 @@ fn space_maps() {
     .unwrap();
     assert_eq!((n, sm.phys().alloc), (200, 800));
 }
+
+#[test]
+fn forged_trees_do_not_take_for_ever() {
+    let mut img = Image::new(Endian::Little);
+    img.add_forged(5, 9);
+    let (os, _) = img.finish();
+    let d = os.dnode(5).unwrap();
+    assert_eq!(d.next_offset(0, Seek::Data).unwrap_err().kind(), ErrorKind::Corrupt);
+    let walked = traverse(&os, &Options { threads: 2, ..Options::default() }, &|_| Ok(()), &|_, e| Err(e));
+    assert_eq!(walked.unwrap_err().kind(), ErrorKind::Corrupt);
+}

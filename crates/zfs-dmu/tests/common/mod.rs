@@ -154,6 +154,22 @@ impl Image {
         d
     }
 
+    /// An object whose tree is forged: `levels` deep, every pointer of a block leads to the same block below, the
+    /// lowest of which is empty though the counts say otherwise.
+    pub fn add_forged(&mut self, object: u64, levels: u8) {
+        let (e, kind) = (self.endian, DmuObjectType::PLAIN_FILE_CONTENTS);
+        let mut bp = self.write(&[0; 4096], kind, 1, 1);
+        for level in 2..levels {
+            let all: Vec<u8> = (0..32).flat_map(|_| bp.encode(e)).collect();
+            bp = self.write(&all, kind, level, 1);
+        }
+        let mut d = self.object_bytes(&Spec::new(kind, 512));
+        d[2] = levels;
+        d[16..24].copy_from_slice(&e.put_u64(1 << 40));
+        d[64..192].copy_from_slice(&bp.encode(e));
+        self.dnodes.insert(object, (1, d));
+    }
+
     pub fn add(&mut self, object: u64, spec: &Spec) {
         let bytes = self.object_bytes(spec);
         self.dnodes.insert(object, (spec.slots, bytes));
