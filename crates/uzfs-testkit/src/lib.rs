@@ -2,8 +2,8 @@
 //! tools printed, a private daemon for every test, damage.
 //!
 //! Everything here works from outside: it runs the programs `zpool`, `zfs`, `mount.zfs` and `uzfsd` and
-//! looks at mounts with system calls. It links no engine crate, so that an error in the engine cannot
-//! hide in the judge as well.
+//! looks at mounts with system calls. This library uses no engine crate, so that an error in the engine cannot
+//! hide in the judge as well; only the program `zvol-hash` does, because no command reads a volume yet.
 //!
 //! Deliberately absent: expectations that were produced by uzfs itself. What is compared with comes from
 //! OpenZFS, or is written by hand with its reason (`volatile`).

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("zfs-spa", &["zfs-phys", "zfs-codec", "zfs-env", "zfs-zio", "zfs-dmu"]),
     ("zfs-zpl", &["zfs-phys", "zfs-codec", "zfs-env", "zfs-zio", "zfs-dmu", "zfs-spa"]),
     ("zfs-zvol", &["zfs-phys", "zfs-codec", "zfs-env", "zfs-zio", "zfs-dmu", "zfs-spa"]),
-    ("uzfs-fuse", &["zfs-env", "zfs-zio", "zfs-zpl"]),
+    ("uzfs-fuse", &["zfs-phys", "zfs-env", "zfs-zio", "zfs-zpl"]),
     ("uzfs-proto", &[]),
     ("uzfs-client", &["uzfs-proto"]),
     ("uzfs-cli", &["uzfs-proto", "uzfs-client"]),
