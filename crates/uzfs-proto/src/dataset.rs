@@ -70,7 +70,8 @@ contract_structs! {
         pub inconsistent: bool,
         /// Properties by OpenZFS name. Numbers are raw: bytes, seconds since 1970, ratios times 100.
         /// `mountpoint` is the effective path, inherited tail and altroot included. What does not
-        /// apply to the dataset is missing.
+        /// apply to the dataset is missing. Settable properties at their default may be missing too,
+        /// except on snapshots, where missing means not applicable.
         pub properties: BTreeMap<String, Property>,
     }
 

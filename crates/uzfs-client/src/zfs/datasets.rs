@@ -281,7 +281,13 @@ pub fn property(ds: &Dataset, column: &Column) -> Option<Property> {
     if let Some(raw) = own {
         return Some(Property::fixed(raw));
     }
-    ds.properties.get(def.name).cloned().or_else(|| def.default_property())
+    let found = ds.properties.get(def.name).cloned();
+    // Whether a snapshot has a property depends on what it is a snapshot of, which only the daemon
+    // knows, so nothing is made up for snapshots.
+    match ds.kind {
+        DatasetKind::Filesystem | DatasetKind::Volume => found.or_else(|| def.default_property()),
+        DatasetKind::Snapshot | DatasetKind::Bookmark => found,
+    }
 }
 
 /// The property as a row of `zfs get`; none if it has no value here.

@@ -185,7 +185,9 @@ fn list_vdev(
     depth: usize,
     spare: bool,
 ) {
-    if node.kind == "indirect" {
+    // OpenZFS means to leave out removed devices but compares with the unnumbered name, so they are
+    // there, numbered.
+    if name == "indirect" {
         return;
     }
     if style.scripted {
@@ -296,7 +298,7 @@ fn vdev_json(pool: &Pool, node: &VdevNode, name: &str, style: &Style, as_int: bo
 
 fn vdevs_json(pool: &Pool, node: &VdevNode, style: &Style, as_int: bool, into: &mut Object) {
     let numbered = style.naming.numbered();
-    for child in node.children.iter().filter(|c| !vdev::is_hole(c) && c.kind != "indirect") {
+    for child in node.children.iter().filter(|c| !vdev::is_hole(c)) {
         let name = vdev::name(child, Some(&pool.name), numbered);
         let value = vdev_json(pool, child, &name, style, as_int, false);
         match vdev::class_of(child) {
