@@ -156,6 +156,7 @@ fn holes_are_found() {
     let mut zeros = [1; 4096];
     file.read_exact_at(&mut zeros, 1 << 30).unwrap();
     assert_eq!(zeros, [0; 4096]);
+    drop(file);
     mount.unmount(false).unwrap();
 }
 

@@ -46,7 +46,20 @@ pub fn import_with(dir: &Path, arc: u64) -> Result<Arc<Pool>, String> {
     let tasks = TaskPool::new("prefetch", 2).ok().map(Arc::new);
     let mut options = ImportOptions::new(Arc::new(ArcCache::new(arc)), tasks);
     options.skip_host_checks = true;
-    zfs_spa::import(candidate, &options).map_err(|e| format!("{e:?}"))
+    let pool = zfs_spa::import(candidate, &options).map_err(|e| format!("{e:?}"))?;
+    load_keys(&pool, dir);
+    Ok(pool)
+}
+
+/// Loads the keys of all encryption roots, whose files lie beside the devices. Those of other names stay locked.
+fn load_keys(pool: &Arc<Pool>, dir: &Path) {
+    for ds in dsl(pool).filesystems().unwrap() {
+        let location = ds.prop("keylocation", false).unwrap();
+        let file = location.and_then(|(v, _)| v.text().map(|t| dir.join(Path::new(t).file_name().unwrap_or_default())));
+        if let Some(material) = file.and_then(|f| std::fs::read(f).ok()) {
+            pool.load_key(&ds.name, &material).unwrap_or_else(|e| panic!("{}: {e}", ds.name));
+        }
+    }
 }
 
 /// What a dataset's properties say about its mount.
@@ -70,8 +83,7 @@ pub fn options_of(ds: &Dataset) -> MountOptions {
 
 /// The object set of a dataset, with its key if it needs one.
 pub fn objset_of(pool: &Arc<Pool>, ds: &Dataset) -> Result<Arc<Objset>, String> {
-    let _ = pool;
-    ds.open_objset(None).map_err(|e| e.to_string())
+    pool.open_objset(ds).map_err(|e| e.to_string())
 }
 
 /// Mounts a file system or snapshot with its `.zfs`.
