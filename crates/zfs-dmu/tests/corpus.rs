@@ -10,10 +10,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use zfs_dmu::sa::{SaHandle, SaRegistry, ZplAttr};
 use zfs_dmu::traverse::{Options, traverse};
-use zfs_dmu::zap::Zap;
+use zfs_dmu::zap::{MatchMode, Zap};
 use zfs_dmu::{ErrorKind, Objset, Seek};
 use zfs_phys::dsl::DslDatasetPhys;
 use zfs_phys::enums::{DmuObjectType, ObjsetType};
+use zfs_phys::zap::NORM_TOUPPER;
 use zfs_phys::zil::{RecordBody, tx_name};
 
 fn zdb(dir: &Path, pool: &str, args: &[&str]) -> Option<String> {
@@ -267,4 +268,55 @@ fn intent_logs_have_the_records_zdb_prints() {
         assert_eq!(o.0, t.0);
         assert!(o.1.is_empty() || o.1 == t.1, "{o:?} {t:?}");
     }
+}
+
+/// Looks every entry of a ZAP up by its key; gives how many there were.
+fn look_up_all(zap: &Zap, what: &str) -> u64 {
+    let mut count = 0;
+    for e in zap.iter() {
+        let e = e.unwrap();
+        count += 1;
+        let hit = match zap.has_word_keys() {
+            true => zap.lookup_key(e.words()).unwrap(),
+            false => zap.lookup(e.name()).unwrap(),
+        };
+        assert_eq!(hit.as_ref(), Some(&e.value), "{what} {:?}", e.key);
+        if zap.normflags() & NORM_TOUPPER != 0 {
+            let folded = String::from_utf8_lossy(e.name()).to_uppercase();
+            assert!(zap.lookup_norm(folded.as_bytes(), MatchMode::Normalize).unwrap().is_some(), "{what} {folded}");
+        }
+    }
+    assert_eq!(count, zap.count(), "{what}");
+    count
+}
+
+#[test]
+fn every_entry_of_every_zap_is_found_by_its_key() {
+    let Some(corpus) = pool::corpus() else { return };
+    let (mut entries, mut fat, mut folded, mut words) = (0, 0, 0, 0);
+    for entry in std::fs::read_dir(&corpus).unwrap() {
+        let dir = entry.unwrap().path();
+        let Some(p) = pool::open(&dir) else { continue };
+        let mut all = vec![(0, p.mos.clone())];
+        // Datasets of the pool with a removed disk need its mapping, which only an import loads.
+        if !dir.ends_with("removed") {
+            all.extend(datasets(&p.mos));
+        }
+        for (id, os) in all {
+            for o in os.objects() {
+                let (object, phys) = o.unwrap();
+                let locked = os.is_encrypted() && phys.object_type.is_encrypted();
+                if !phys.object_type.is_zap() || locked || phys.blkptr[0].is_hole() {
+                    continue;
+                }
+                let zap = Zap::open(&os, object).unwrap();
+                entries += look_up_all(&zap, &format!("{}/{id}/{object}", dir.display()));
+                fat += u64::from(zap.fat_header().is_some());
+                folded += u64::from(zap.normflags() != 0);
+                words += u64::from(zap.has_word_keys());
+            }
+        }
+    }
+    eprintln!("{entries} entries; fat tables {fat}, folded or normalized {folded}, with word keys {words}");
+    assert!(entries > 5000 && fat > 50 && folded > 1 && words > 2);
 }
