@@ -121,6 +121,12 @@ fn rare_pair(reason: Reason) -> (&'static str, &'static str) {
              \tthe pool may no longer be accessible by software that does not support\n\
              \tthe features. See zpool-features(7) for details.\n",
         ),
+        other => suspended_pair(other),
+    }
+}
+
+fn suspended_pair(reason: Reason) -> (&'static str, &'static str) {
+    match reason {
         Reason::IoFailureMmp => (
             "The pool is suspended because multihost writes failed or were delayed;\n\
              \tanother system could import the pool undetected.\n",

@@ -1,6 +1,9 @@
 //! A daemon in this process, fed with what OpenZFS's tools printed for real pools, and runs of whole
 //! commands against it.
 
+// Each test binary uses a part of this.
+#![allow(dead_code, unused_imports)]
+
 mod fake;
 mod parse;
 

@@ -248,11 +248,11 @@ fn record(line: &str) -> HistoryRecord {
     let date = format!("Sun Nov 22 {} 2026", when.split_once('.').unwrap().1);
     let mut r = HistoryRecord { time: seconds(&date), ..Default::default() };
     let mut rest = rest.to_owned();
-    if let Some(at) = rest.rfind(" [") {
-        if !rest[at..].starts_with(" [txg:") {
-            let tail = rest.split_off(at);
-            who(&mut r, &tail);
-        }
+    if let Some(at) = rest.rfind(" [")
+        && !rest[at..].starts_with(" [txg:")
+    {
+        let tail = rest.split_off(at);
+        who(&mut r, &tail);
     }
     if let Some((ms, more)) = rest.strip_prefix('(').and_then(|t| t.split_once("ms) ")) {
         r.elapsed_ns = ms.parse::<u64>().ok().map(|n| n * 1_000_000);
