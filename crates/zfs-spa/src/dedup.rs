@@ -109,15 +109,15 @@ impl DdtEntry {
 fn load(pool: &Pool) -> Result<Dedup> {
     let (mos, directory) = (pool.mos(), pool.directory());
     let mut out = Dedup { histogram: vec![DdtStat::default(); DDT_HISTOGRAM_SIZE], ..Dedup::default() };
-    let legacy_stats = match directory.lookup_u64(b"DDT-statistics")? {
+    let statistics = match directory.lookup_u64(b"DDT-statistics")? {
         Some(object) => Some(Zap::open(mos, object)?),
         None => None,
     };
     for checksum in DEDUP_CHECKSUMS {
         let own = directory.lookup_u64(format!("DDT-{}", checksum.name()).as_bytes())?;
         if let Some(object) = own {
-            load_directory(mos, checksum, &Zap::open(mos, object)?, &mut out)?;
-        } else if let Some(stats) = &legacy_stats {
+            load_directory(mos, checksum, &Zap::open(mos, object)?, statistics.as_ref(), &mut out)?;
+        } else if let Some(stats) = &statistics {
             load_objects(mos, checksum, directory, stats, false, &mut out)?;
         }
     }
@@ -138,10 +138,16 @@ fn load(pool: &Pool) -> Result<Dedup> {
     Ok(out)
 }
 
-fn load_directory(mos: &Arc<Objset>, checksum: ChecksumKind, zap: &Zap, out: &mut Dedup) -> Result<()> {
+fn load_directory(
+    mos: &Arc<Objset>,
+    checksum: ChecksumKind,
+    zap: &Zap,
+    stats: Option<&Zap>,
+    out: &mut Dedup,
+) -> Result<()> {
     let flat = zap.lookup_u64(b"flags")?.unwrap_or(0) & DDT_FLAG_FLAT != 0;
-    if let Some(object) = zap.lookup_u64(b"DDT-statistics")? {
-        load_objects(mos, checksum, zap, &Zap::open(mos, object)?, flat, out)?;
+    if let Some(stats) = stats {
+        load_objects(mos, checksum, zap, stats, flat, out)?;
     }
     for n in 0..2 {
         if let Some(object) = zap.lookup_u64(format!("DDT-log-{}-{n}", checksum.name()).as_bytes())? {

@@ -12,14 +12,18 @@ pub mod config;
 pub mod dedup;
 pub mod discover;
 pub mod dsl;
+pub mod errlog;
 pub mod features;
+pub mod history;
 pub mod import;
 mod indirect;
 pub mod keys;
 pub mod labels;
 mod mmp;
 pub mod pool;
+pub mod pool_props;
 pub mod space;
+pub mod status;
 
 pub use discover::{Discovery, PoolCandidate, Search, discover};
 pub use dsl::{Dataset, DatasetKind, Dsl};

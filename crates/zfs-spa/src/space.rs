@@ -205,7 +205,7 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
         id,
         class,
         ms_shift,
-        size: count * ms_size,
+        size: (0..count).map(|i| metaslab_size(vdev, i * ms_size, ms_size)).sum(),
         alloc: 0,
         deflate_ratio: if concrete { DEFLATE_BLOCK / unit.max(1) } else { 0 },
         fragmentation: None,
@@ -216,6 +216,15 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
         concrete,
         metaslabs,
     })
+}
+
+/// Bytes of the metaslab of `size` bytes at `start` that can be allocated: on dRAID only whole groups.
+fn metaslab_size(vdev: &Vdev, start: u64, size: u64) -> u64 {
+    let VdevKind::Draid { nparity, ndata, .. } = vdev.config.kind else { return size };
+    let unit = (nparity + ndata) << vdev.config.ashift.clamp(9, 16);
+    let skipped = start.next_multiple_of(unit) - start;
+    let left = size.saturating_sub(skipped);
+    left - left % unit
 }
 
 /// Bytes by which the devices of a vdev exceed what it uses.
@@ -374,14 +383,12 @@ fn summarize(tops: Vec<TopSpace>, dedup_saved: u64, clone_saved: u64, deferred: 
     let usable: u64 = normal().map(|t| t.deflate(t.size - t.embedded_log)).sum();
     let fixed: u64 = normal().filter(|t| t.non_allocating).map(|t| t.deflate(t.size)).sum();
     let usable = usable.saturating_sub(fixed);
-    let special: u64 =
-        live().filter(|t| matches!(t.class, AllocClass::Special | AllocClass::Dedup)).map(|t| t.deflate(t.alloc)).sum();
     let embedded: u64 = live().map(|t| t.deflate(t.embedded_log)).sum();
     let mut slop = (usable >> SLOP_SHIFT).min(SLOP_MAX);
     slop -= embedded.min(slop >> 1);
     let slop = slop.max((usable >> 1).min(SLOP_MIN));
     let checkpoint = live().map(|t| t.checkpoint).sum();
-    let dspace = usable + special + dedup_saved + clone_saved;
+    let dspace = usable + dedup_saved + clone_saved;
     PoolSpace {
         size: pooled().map(|t| t.size).sum(),
         alloc: pooled().map(|t| t.alloc).sum(),

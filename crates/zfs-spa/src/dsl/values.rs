@@ -304,7 +304,8 @@ impl<'a> View<'a> {
                 }
                 let mut names = Vec::new();
                 for entry in Zap::open(self.ds.mos(), object)?.iter() {
-                    names.extend(dsl.by_object(entry?.value.first())?.map(|d| d.name.clone()));
+                    // Entries are the oldest datasets of clones, which may be snapshots of them by now.
+                    names.extend(dsl.by_object(entry?.value.first())?.map(|d| d.dir.name.clone()));
                 }
                 Ok((!names.is_empty()).then(|| text(names.join(","))))
             }
