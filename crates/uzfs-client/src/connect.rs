@@ -8,8 +8,10 @@
 //! closes it if it failed. If two tools start one at the same time, one daemon finds the lock taken
 //! and ends, and both tools connect to the other.
 
-use std::io::{ErrorKind, Read};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +80,32 @@ fn trusted(stream: UnixStream, path: &Path) -> Result<Connection, String> {
     Connection::from_stream(stream).map_err(cannot)
 }
 
+/// Where a daemon that was started by a tool writes what it has to say: beside its socket. Gives the
+/// file and its length so far.
+fn open_log(socket: &Path) -> std::io::Result<(File, u64)> {
+    if let Some(dir) = socket.parent().filter(|d| !d.is_dir()) {
+        let mode = if euid() == 0 { 0o755 } else { 0o700 };
+        DirBuilder::new().recursive(true).mode(mode).create(dir)?;
+    }
+    let path = socket.with_extension("log");
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let length = log.metadata()?.len();
+    Ok((log, length))
+}
+
+/// What the daemon wrote from `begin` on.
+fn said(socket: &Path, begin: u64) -> String {
+    let mut text = Vec::new();
+    let read = File::open(socket.with_extension("log")).and_then(|mut log| {
+        log.seek(SeekFrom::Start(begin))?;
+        log.take(4096).read_to_end(&mut text)
+    });
+    match read {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
 fn start(socket: &Path) -> Result<(), String> {
     let program = daemon_program();
     let cannot = |e: std::io::Error| format!("cannot start {}: {e}", program.display());
@@ -85,7 +113,10 @@ fn start(socket: &Path) -> Result<(), String> {
     let fd = theirs.as_raw_fd();
     let mut command = Command::new(&program);
     command.arg("--socket").arg(socket).arg("--ready-fd").arg(fd.to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
+    // The daemon outlives this program and must not hold its streams open: whoever reads them would
+    // wait for the daemon's end.
+    let (log, begin) = open_log(socket).map_err(cannot)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
     // SAFETY: the closure runs between fork and exec and makes only the async-signal-safe calls
     // setsid and fcntl, on a descriptor that stays open in the parent until the spawn returns.
     unsafe {
@@ -107,7 +138,7 @@ fn start(socket: &Path) -> Result<(), String> {
             // Another daemon was faster, or this one failed and said why on standard error; the
             // caller's next try to connect tells which.
             Ok(status) if status.code() == Some(ALREADY_RUNNING) => Ok(()),
-            Ok(status) => Err(format!("uzfsd did not start: {status}")),
+            Ok(status) => Err(format!("{}uzfsd did not start: {status}", said(socket, begin))),
             Err(e) => Err(cannot(e)),
         },
         Err(e) => Err(format!("uzfsd did not get ready: {e}")),
