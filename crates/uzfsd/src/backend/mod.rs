@@ -8,6 +8,7 @@ mod datasets;
 mod events;
 mod failure;
 mod files;
+mod history;
 mod import;
 mod keys;
 mod mounts;
