@@ -5,6 +5,7 @@
 //! reason; everything else must be equal.
 
 use crate::volatile::{self, Table};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -97,10 +98,17 @@ pub fn compare(table: Table, expected: &Cells, seen: &Cells, root: &Path) -> (Ve
     (problems, compared)
 }
 
-/// Differences between two texts, by lines; the order counts.
+/// Differences between two texts, by lines; the order counts. Lines that are JSON are compared by value.
 pub fn compare_lines(want: &[String], have: &[String]) -> Vec<String> {
     if want == have {
         return Vec::new();
+    }
+    if let ([want], [have]) = (want, have)
+        && let (Ok(want), Ok(have)) = (serde_json::from_str(want), serde_json::from_str(have))
+    {
+        let mut found = Vec::new();
+        compare_json("", &want, &have, &mut found);
+        return found;
     }
     let count = |list: &[String], line: &String| list.iter().filter(|l| *l == line).count();
     let only = |a: &[String], b: &[String], sign: char| -> Vec<String> {
@@ -121,6 +129,19 @@ pub fn compare_lines(want: &[String], have: &[String]) -> Vec<String> {
         found.push(format!("the lines are in another order from line {} on", at + 1));
     }
     found
+}
+
+fn compare_json(path: &str, want: &Value, have: &Value, found: &mut Vec<String>) {
+    if let (Value::Object(want), Value::Object(have)) = (want, have) {
+        let more = have.keys().filter(|k| !want.contains_key(*k));
+        for key in want.keys().chain(more) {
+            let (want, have) = (want.get(key), have.get(key));
+            let (want, have) = (want.unwrap_or(&Value::Null), have.unwrap_or(&Value::Null));
+            compare_json(&format!("{path}/{key}"), want, have, found);
+        }
+    } else if want != have {
+        found.push(format!("{path} is {have}, must be {want}"));
+    }
 }
 
 #[cfg(test)]
@@ -149,5 +170,7 @@ mod tests {
         assert_eq!(compare_lines(&s("a\nb\n"), &s("a\nc\n")), ["- b", "+ c"]);
         assert_eq!(compare_lines(&s("a\nb\n"), &s("b\na\n")).len(), 1);
         assert!(compare_lines(&s("a  b\n"), &s("a b\n")).is_empty());
+        let json = compare_lines(&s("{\"a\":{\"b\":1}}"), &s("{\"a\":{\"b\":2,\"c\":3}}"));
+        assert_eq!(json, ["/a/b is 2, must be 1", "/a/c is 3, must be null"]);
     }
 }
