@@ -4,7 +4,7 @@ use crate::device::BlockDevice;
 use parking_lot::{Mutex, RwLock};
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A disk in memory. Bytes can be changed behind the reader's back, ranges can fail, the whole disk can vanish.
 ///
@@ -14,6 +14,7 @@ pub struct MemDevice {
     bytes: RwLock<Vec<u8>>,
     faults: Mutex<Vec<Range<u64>>>,
     reads: AtomicU64,
+    slow: AtomicBool,
 }
 
 impl MemDevice {
@@ -48,6 +49,11 @@ impl MemDevice {
         self.faults.lock().clear();
     }
 
+    /// Pretends to wait for hardware, so that callers read in parallel.
+    pub fn pretend_slow(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+    }
+
     /// Reads served or refused so far.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
@@ -73,5 +79,9 @@ impl BlockDevice for MemDevice {
 
     fn path(&self) -> String {
         "memory".into()
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 }

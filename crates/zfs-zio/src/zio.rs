@@ -232,6 +232,7 @@ impl Zio {
             let Some(top) = self.tree.top(dva.vdev()) else { continue };
             let mut io = ReadIo::new(bp.physical_birth(), good);
             (io.all_copies, io.speculative) = (how.all_copies, how.speculative);
+            io.tasks = self.tasks.as_deref();
             io.tops = Some(&self.tree.root().children);
             let result = top.read(&mut io, dva.offset(), &mut buf);
             self.errors.damaged(bm, &io.damage);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::sync::Arc;
 use zfs_codec::{checksum::Fletcher4, raidz};
-use zfs_env::MemDevice;
+use zfs_env::{MemDevice, TaskPool};
 use zfs_phys::enums::ChecksumKind;
 use zfs_phys::label::VDEV_LABEL_START_SIZE;
 use zfs_phys::nvlist::{NvList, NvValue};
@@ -58,7 +58,8 @@ impl Rig {
             if lost.contains(&i) { Err(VdevAux::OpenFailed) } else { Ok(devices[i].clone()) }
         })
         .unwrap();
-        let zio = Zio::new("rig", tree, Arc::new(ArcCache::new(1 << 20)), None);
+        let tasks = Arc::new(TaskPool::new("rig", 2).unwrap());
+        let zio = Zio::new("rig", tree, Arc::new(ArcCache::new(1 << 20)), Some(tasks));
         Self { disks: devices, zio, bm: Zbookmark::new(21, 5, 0, 0) }
     }
 
@@ -150,12 +151,15 @@ proptest! {
     /// Whatever mix of lost and lying disks parity covers, the block comes back and the liars are named.
     #[test]
     fn raidz_survives_what_it_promises(
-        parity in 1u64..=3, extra in 1usize..4, size512 in 1usize..200, at in 0u64..600, gone: u32, lying: u32
+        parity in 1u64..=3, extra in 1usize..4, size512 in 1usize..200, at in 0u64..600, gone: u32, lying: u32, slow: bool
     ) {
         let disks = parity as usize + extra;
         let lost: Vec<usize> = subset(disks, gone).into_iter().take(parity as usize).collect();
         let liars: Vec<usize> = subset(disks, lying).into_iter().filter(|i| !lost.contains(i)).collect();
         let rig = Rig::raidz(parity, disks, &lost);
+        if slow {
+            rig.disks.iter().for_each(|d| d.pretend_slow());
+        }
         let data = noise(size512 * 512, u64::from(gone) << 32 | u64::from(lying));
         let sectors = data.len().next_multiple_of(1 << ASHIFT);
         let g = RaidzGeometry::new(ASHIFT, disks, parity as usize, &[], false).unwrap();

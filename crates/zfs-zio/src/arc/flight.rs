@@ -2,12 +2,10 @@
 //!
 //! Invariant: a flight is always landed, also when its loader panics, so nobody waits for ever.
 
-use super::CacheKey;
+use super::{CacheKey, Table};
 use crate::buf::Buf;
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,18 +18,13 @@ struct Flight {
 }
 
 pub(super) struct Flights {
-    shards: Vec<Mutex<HashMap<CacheKey, Arc<Flight>>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<Table<Arc<Flight>>>>,
     coalesced: AtomicU64,
 }
 
 impl Default for Flights {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-            coalesced: AtomicU64::new(0),
-        }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), coalesced: AtomicU64::new(0) }
     }
 }
 
@@ -57,8 +50,8 @@ impl Drop for Landing<'_> {
 }
 
 impl Flights {
-    fn shard(&self, key: &CacheKey) -> &Mutex<HashMap<CacheKey, Arc<Flight>>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    fn shard(&self, key: &CacheKey) -> &Mutex<Table<Arc<Flight>>> {
+        &self.shards[key.shard(SHARDS)]
     }
 
     pub(super) fn coalesced(&self) -> u64 {

@@ -5,11 +5,10 @@
 //! that were used since get another round. Bytes are counted across shards; whoever inserts evicts, from its own shard
 //! first.
 
-use super::CacheKey;
+use super::{CacheKey, Table};
 use crate::buf::Buf;
 use parking_lot::RwLock;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use zfs_phys::enums::CompressKind;
 
@@ -43,7 +42,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Queues {
-    index: HashMap<CacheKey, Entry>,
+    index: Table<Entry>,
     small: VecDeque<CacheKey>,
     main: VecDeque<CacheKey>,
     small_bytes: u64,
@@ -54,7 +53,7 @@ struct Queues {
 
 impl Queues {
     /// Throws out one block; tells how many bytes that freed (0 when there is none).
-    fn evict(&mut self, hash: impl Fn(&CacheKey) -> u64) -> u64 {
+    fn evict(&mut self) -> u64 {
         loop {
             let from_small = self.main.is_empty() || self.small_bytes * 10 > self.small_bytes + self.main_bytes;
             let key = if from_small { self.small.pop_front() } else { self.main.pop_front() };
@@ -65,7 +64,7 @@ impl Queues {
             match (from_small, uses) {
                 (true, 0) => {
                     self.small_bytes = self.small_bytes.saturating_sub(weight);
-                    self.remember(hash(&key));
+                    self.remember(key.hash);
                 }
                 (true, _) => {
                     *entry.uses.get_mut() = 0;
@@ -101,7 +100,6 @@ impl Queues {
 
 pub(super) struct Layer {
     shards: Vec<RwLock<Queues>>,
-    hasher: RandomState,
     used: AtomicU64,
     budget: AtomicU64,
     evictions: AtomicU64,
@@ -111,19 +109,14 @@ impl Layer {
     pub(super) fn new(budget: u64) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
             used: AtomicU64::new(0),
             budget: AtomicU64::new(budget),
             evictions: AtomicU64::new(0),
         }
     }
 
-    fn hash(&self, key: &CacheKey) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
     pub(super) fn get(&self, key: &CacheKey) -> Option<Stored> {
-        let shard = self.shards[self.hash(key) as usize % SHARDS].read();
+        let shard = self.shards[key.shard(SHARDS)].read();
         let entry = shard.index.get(key)?;
         // A lost update among racing readers costs nothing.
         let uses = entry.uses.load(Ordering::Relaxed);
@@ -134,7 +127,7 @@ impl Layer {
     }
 
     pub(super) fn contains(&self, key: &CacheKey) -> bool {
-        self.shards[self.hash(key) as usize % SHARDS].read().index.contains_key(key)
+        self.shards[key.shard(SHARDS)].read().index.contains_key(key)
     }
 
     pub(super) fn insert(&self, key: CacheKey, stored: Stored) {
@@ -142,8 +135,7 @@ impl Layer {
         if weight > self.budget() {
             return;
         }
-        let hash = self.hash(&key);
-        let home = hash as usize % SHARDS;
+        let home = key.shard(SHARDS);
         // Room first, so that the budget is not exceeded even for a moment.
         self.make_room(home, weight);
         let mut shard = self.shards[home].write();
@@ -151,7 +143,7 @@ impl Layer {
             self.used.fetch_sub(weight, Ordering::Relaxed);
             return;
         }
-        if shard.ghost_set.contains(&hash) {
+        if shard.ghost_set.contains(&key.hash) {
             shard.main_bytes += weight;
             shard.main.push_back(key);
         } else {
@@ -170,7 +162,7 @@ impl Layer {
             }
             let mut shard = self.shards[(home + i) % SHARDS].write();
             while self.used() > self.budget() {
-                let freed = shard.evict(|k| self.hash(k));
+                let freed = shard.evict();
                 if freed == 0 {
                     break;
                 }
@@ -219,7 +211,7 @@ impl Layer {
 
 /// Keeps or removes one queued key, adding its weight to what stays or what is freed.
 fn sift(
-    index: &mut HashMap<CacheKey, Entry>,
+    index: &mut Table<Entry>,
     key: &CacheKey,
     keep: &impl Fn(&CacheKey) -> bool,
     stays: &mut u64,

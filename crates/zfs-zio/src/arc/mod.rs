@@ -21,6 +21,9 @@ use crate::codec;
 use crate::error::Result;
 use flight::Flights;
 use layer::{Layer, Stored};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zfs_phys::BlkPtr;
 use zfs_phys::enums::CompressKind;
@@ -29,11 +32,13 @@ use zfs_phys::enums::CompressKind;
 const HOT_PART: u64 = 8;
 
 /// Identity of a block: the pool's opening, its first address and when it was written there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {
     instance: u64,
     dva: [u64; 2],
     birth: u64,
+    /// Hash of the above, made once for all tables.
+    hash: u64,
     /// Decrypted contents, to be forgotten when a key is unloaded.
     protected: bool,
     /// Whether MACs were checked with a key: what was read without one must not answer who has one.
@@ -44,15 +49,54 @@ impl CacheKey {
     /// Identity of the block that `bp` points to in opening `instance` of a pool, as read by somebody with a key or
     /// without one.
     pub fn new(instance: u64, bp: &BlkPtr, with_key: bool) -> Self {
-        Self {
-            instance,
-            dva: bp.dva(0).word,
-            birth: bp.physical_birth(),
-            protected: bp.is_encrypted(),
-            authenticated: with_key && bp.uses_crypt(),
-        }
+        let (dva, birth) = (bp.dva(0).word, bp.physical_birth());
+        let (protected, authenticated) = (bp.is_encrypted(), with_key && bp.uses_crypt());
+        Self { instance, dva, birth, hash: mix([instance, dva[0], dva[1], birth]), protected, authenticated }
+    }
+
+    /// Which of `shards` (a power of two) tables; takes other bits of the hash than a table does for its slots.
+    fn shard(&self, shards: usize) -> usize {
+        (self.hash >> 40) as usize & (shards - 1)
     }
 }
+
+/// Hashes four words; seeded, so that nobody can prepare a pool whose blocks all collide.
+fn mix(words: [u64; 4]) -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| RandomState::new().hash_one(0u8) | 1);
+    words.into_iter().fold(seed, |h, w| {
+        let wide = u128::from(h ^ w ^ 0x9e37_79b9_7f4a_7c15) * u128::from(seed ^ 0xd6e8_feb8_6659_fd93 | 1);
+        wide as u64 ^ (wide >> 64) as u64
+    })
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes the hash that the key brings along.
+#[derive(Default, Clone, Copy)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Table<V> = HashMap<CacheKey, V, BuildHasherDefault<Ready>>;
 
 /// What a loader gives.
 pub struct Loaded {
@@ -196,7 +240,14 @@ mod tests {
 
     fn key(n: u64) -> CacheKey {
         let dva = Dva::new(0, n << 12, 4096, false).word;
-        CacheKey { instance: 1, dva, birth: n, protected: n.is_multiple_of(2), authenticated: false }
+        CacheKey {
+            instance: 1,
+            dva,
+            birth: n,
+            hash: mix([1, dva[0], dva[1], n]),
+            protected: n & 1 == 0,
+            authenticated: false,
+        }
     }
 
     fn put(arc: &ArcCache, n: u64, len: usize) -> Buf {

@@ -24,6 +24,8 @@ pub mod tree;
 pub use state::{VdevAux, VdevState};
 pub use tree::{Vdev, VdevStats, VdevTree};
 
+use zfs_env::TaskPool;
+
 /// Why a vdev could not produce good bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VdevError {
@@ -62,6 +64,8 @@ pub struct ReadIo<'a> {
     pub speculative: bool,
     /// What was found wrong.
     pub damage: Vec<Damage>,
+    /// Threads for devices that wait for hardware.
+    pub(crate) tasks: Option<&'a TaskPool>,
     /// All top-level vdevs, for those that lead elsewhere.
     pub(crate) tops: Option<&'a [Vdev]>,
     /// The dRAID vdev being read, whose children distributed spares stand for.
@@ -79,6 +83,7 @@ impl<'a> ReadIo<'a> {
             all_copies: false,
             speculative: false,
             damage: Vec::new(),
+            tasks: None,
             tops: None,
             draid: None,
             depth: 0,
@@ -96,6 +101,7 @@ impl<'a> ReadIo<'a> {
             all_copies: false,
             speculative: self.speculative,
             damage: Vec::new(),
+            tasks: self.tasks,
             tops: self.tops,
             draid: Some(vdev),
             depth: self.depth,

@@ -4,7 +4,6 @@ use super::super::tree::Vdev;
 use super::super::{ReadIo, VdevError};
 use super::MOST_GUESSES;
 use super::map::{Column, RaidMap};
-use std::collections::BTreeMap;
 use zfs_codec::raidz;
 
 /// What is known about a column.
@@ -98,32 +97,68 @@ impl<'a> RaidRead<'a> {
     /// Reads the columns not read yet that `want` asks for (by row, and whether it is parity), each child's in as few
     /// reads as its contiguous runs allow.
     fn read_where(&mut self, io: &mut ReadIo<'_>, want: impl Fn(usize, bool) -> bool) {
-        let mut runs: BTreeMap<(usize, i64), (usize, usize)> = BTreeMap::new();
+        let mut wanted: Vec<(usize, usize)> = Vec::with_capacity(self.map.rows[0].cols.len());
         for (r, row) in self.map.rows.iter().enumerate() {
             for (c, col) in row.cols.iter().enumerate() {
                 if self.known[r][c] == Known::Nothing && want(r, c < self.map.nparity) {
                     if col.size == 0 {
                         self.known[r][c] = Known::Read;
                     } else {
-                        runs.insert((col.child, col.offset), (r, c));
+                        wanted.push((r, c));
                     }
                 }
             }
         }
-        if self.parity.is_empty() && runs.values().any(|(_, c)| *c < self.map.nparity) {
+        if self.parity.is_empty() && wanted.iter().any(|(_, c)| *c < self.map.nparity) {
             self.parity = vec![0; self.map.parity_len];
         }
-        let mut pieces: Vec<(usize, usize)> = Vec::new();
-        let mut end: Option<(usize, i64)> = None;
-        for ((child, offset), (r, c)) in runs {
-            if end != Some((child, offset)) {
-                self.read_run(io, &pieces);
-                pieces.clear();
-            }
-            pieces.push((r, c));
-            end = Some((child, offset + self.column(r, c).size as i64));
+        if wanted.len() > 1 && self.read_at_once(io, &wanted) {
+            return;
         }
-        self.read_run(io, &pieces);
+        // In one row every column is on a child of its own.
+        if self.map.rows.len() == 1 {
+            wanted.iter().for_each(|w| self.read_run(io, &[*w]));
+            return;
+        }
+        let place = |w: &(usize, usize)| {
+            let col = &self.map.rows[w.0].cols[w.1];
+            (col.child, col.offset, col.size as i64)
+        };
+        wanted.sort_unstable_by_key(place);
+        let map = self.map;
+        let runs = wanted.chunk_by(|a, b| {
+            let (a, b) = (&map.rows[a.0].cols[a.1], &map.rows[b.0].cols[b.1]);
+            a.child == b.child && a.offset + a.size as i64 == b.offset
+        });
+        runs.for_each(|run| self.read_run(io, run));
+    }
+
+    /// Has all columns read at the same time when their devices wait for hardware; false when that does not apply.
+    fn read_at_once(&mut self, io: &mut ReadIo<'_>, wanted: &[(usize, usize)]) -> bool {
+        type Job = Box<dyn FnOnce() -> (Result<(), VdevError>, Vec<u8>) + Send>;
+        let Some(tasks) = io.tasks else { return false };
+        let mut jobs: Vec<Job> = Vec::with_capacity(wanted.len());
+        for &(r, c) in wanted {
+            let col = self.column(r, c);
+            let Some((device, at)) = self.vdev.children[col.child].slow_place(col.offset as u64, col.size) else {
+                return false;
+            };
+            jobs.push(Box::new(move || {
+                let mut bytes = vec![0u8; col.size];
+                let result = device.read_at(at, &mut bytes).map_err(|_| VdevError::Io);
+                (result, bytes)
+            }));
+        }
+        for (&(r, c), outcome) in wanted.iter().zip(tasks.run(jobs)) {
+            let col = self.column(r, c);
+            let (result, bytes) = outcome.unwrap_or((Err(VdevError::Io), Vec::new()));
+            self.vdev.children[col.child].account(io, col.offset as u64, col.size as u64, result);
+            if result.is_ok() {
+                self.memory(r, c).copy_from_slice(&bytes);
+            }
+            self.known[r][c] = if result.is_ok() { Known::Read } else { Known::Failed };
+        }
+        true
     }
 
     fn column(&self, r: usize, c: usize) -> Column {
