@@ -210,27 +210,41 @@ pub fn serve_connection(backend: &dyn Backend, stream: &UnixStream) -> Result<()
     }
 }
 
-/// Accepts connections until `stop` says so, one thread each. `stop` is asked after each
-/// connection; to end a quiet server, set it and connect once.
-pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn() -> bool) -> io::Result<()> {
-    let connections = Arc::new(AtomicUsize::new(0));
-    loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(e) if stop() => return if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) },
-            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
-                continue;
-            }
-            Err(e) if matches!(e.raw_os_error(), Some(code) if code == rustix::io::Errno::MFILE.raw_os_error()) => {
-                // Out of descriptors: let running connections end instead of spinning.
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        if stop() {
-            return Ok(());
+/// How often a quiet server asks whether to stop.
+const STOP_CHECK: Duration = Duration::from_millis(200);
+
+/// Waits for the next connection; none when it is time to ask whether to stop.
+fn next_connection(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let wait = Timespec { tv_sec: 0, tv_nsec: STOP_CHECK.subsec_nanos().into() };
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    match poll(&mut fds, Some(&wait)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Ok(_) => {}
+        Err(e) => return Err(e.into()),
+    }
+    match listener.accept() {
+        Ok((stream, _)) => {
+            stream.set_nonblocking(false)?;
+            Ok(Some(stream))
         }
+        Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            // Out of descriptors: let running connections end instead of spinning.
+            std::thread::sleep(STOP_CHECK);
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Accepts connections until `stop` says so, one thread each. `stop` is asked a few times a second.
+pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn() -> bool) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let connections = Arc::new(AtomicUsize::new(0));
+    while !stop() {
+        let Some(stream) = next_connection(listener)? else { continue };
         if connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
             continue;
         }
@@ -245,4 +259,5 @@ pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn(
             connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
+    Ok(())
 }
