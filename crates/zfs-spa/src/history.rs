@@ -40,8 +40,8 @@ impl Pool {
             Ok(out)
         };
         let mut all = Vec::new();
-        if phys.bof > phys.pool_create_len {
-            // The record of the pool's creation outlives the ring.
+        if phys.bof >= phys.pool_create_len {
+            // The records of the pool's creation outlive the ring, which starts behind them.
             all = records(&read(0, phys.pool_create_len)?);
         }
         all.extend(records(&read(phys.bof, len)?));

@@ -29,9 +29,9 @@ fn pool_state(state: u64) -> PoolState {
 }
 
 /// The whole tree of an imported pool, spares and cache devices included.
-pub fn tree(pool: &Pool) -> VdevNode {
+pub fn tree(pool: &Arc<Pool>) -> VdevNode {
     let mut root = vdevs::live(pool.zio().vdevs().root(), 0);
-    match pool.space() {
+    match pool.vdev_space() {
         Ok(space) => vdevs::add_space(&mut root, &space),
         Err(e) => tracing::error!("reading the space of {}: {e}", pool.name()),
     }

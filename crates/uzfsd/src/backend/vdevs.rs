@@ -1,8 +1,9 @@
 //! Vdevs of the engine as the contract shows them.
 
+use std::collections::BTreeMap;
 use uzfs_proto::{U64, VdevAux, VdevNode, VdevState, VdevStats};
 use zfs_phys::NvList;
-use zfs_spa::space::PoolSpace;
+use zfs_spa::pool_props::VdevSpace;
 use zfs_zio::{Vdev, VdevConfig, VdevKind};
 
 fn state(of: zfs_zio::VdevState) -> VdevState {
@@ -94,23 +95,18 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     node
 }
 
-/// Fills in the space of the pool and of its top-level vdevs.
-pub fn add_space(root: &mut VdevNode, space: &PoolSpace) {
-    root.stats.alloc = space.alloc;
-    root.stats.space = space.size;
-    root.stats.dspace = space.usable;
-    root.stats.esize = space.expandable;
-    root.stats.fragmentation = space.fragmentation;
-    root.stats.checkpoint_space = space.checkpoint;
-    for node in &mut root.children {
-        let Some(top) = space.tops.iter().find(|t| t.id == node.id) else { continue };
-        node.stats.alloc = top.alloc;
-        node.stats.space = top.size;
-        node.stats.dspace = top.deflate(top.size);
-        node.stats.esize = top.expandable;
-        node.stats.fragmentation = top.fragmentation;
-        node.stats.checkpoint_space = top.checkpoint;
+/// Fills in the space of a vdev and of all below it.
+pub fn add_space(node: &mut VdevNode, space: &BTreeMap<u64, VdevSpace>) {
+    if let Some(s) = space.get(&node.guid.0) {
+        node.stats.alloc = s.alloc;
+        node.stats.space = s.space;
+        node.stats.dspace = s.dspace;
+        node.stats.pspace = s.pspace;
+        node.stats.esize = s.expandable;
+        node.stats.fragmentation = s.fragmentation;
+        node.stats.checkpoint_space = s.checkpoint;
     }
+    node.children.iter_mut().for_each(|c| add_space(c, space));
 }
 
 /// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
