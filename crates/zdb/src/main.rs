@@ -5,20 +5,32 @@
 
 mod blocks;
 mod bp;
+mod ctx;
+mod datasets;
+mod dump;
+mod features;
+mod il;
 mod l2arc;
 mod label;
+mod metaslabs;
 mod nvprint;
+mod object;
 mod open;
 mod opts;
 mod out;
+mod path;
+mod raw;
+mod tables;
 mod text;
 mod uber;
+mod view;
+mod znode;
 
+use ctx::Ctx;
+use datasets::Range;
 use opts::{Opts, Refusal};
 use out::Out;
 use std::process::ExitCode;
-use std::sync::Arc;
-use zfs_spa::Pool;
 
 fn usage() -> i32 {
     eprint!("{}", opts::usage());
@@ -47,6 +59,12 @@ fn cachefile(o: &mut Out, opts: &Opts) -> i32 {
 }
 
 fn run(o: &mut Out, opts: &Opts) -> i32 {
+    if opts.has('E') {
+        return match opts.args.as_slice() {
+            [one] => raw::embedded(one),
+            _ => usage(),
+        };
+    }
     let Some(target) = opts.args.first() else {
         if !opts.has('e') && opts.has('C') {
             return cachefile(o, opts);
@@ -56,25 +74,96 @@ fn run(o: &mut Out, opts: &Opts) -> i32 {
     if opts.has('l') {
         return label::run(o, opts, target);
     }
-    let pool = match open::pool(opts, target) {
+    if (opts.has('R') && opts.args.len() < 2) || (opts.has('O') && !opts.has('r') && opts.args.len() != 2) {
+        return usage();
+    }
+    if opts.has('r') && opts.args.len() != 3 {
+        return usage();
+    }
+    let name = target.split(['/', '@', '#']).next().unwrap_or(target);
+    if opts.has('e') && opts.lvl('C') > 1
+        && let Ok(found) = open::candidate(opts, name)
+    {
+        p!(o, "\nConfiguration for import:\n");
+        nvprint::dump(o, &found.label, 8);
+    }
+    let pool = match open::pool(opts, name) {
         Ok(p) => p,
         Err(e) => {
+            o.flush();
             eprintln!("zdb: can't open '{target}': {}", e.0);
             return 1;
         }
     };
-    dump_pool(o, opts, &pool)
+    let mut c = Ctx { o, opts, pool, files: None, leaked_objects: 0, corrupt: false };
+    let code = dispatch(&mut c, target);
+    if code == 0 && c.corrupt { 3 } else { code }
 }
 
-fn dump_pool(o: &mut Out, opts: &Opts, pool: &Arc<Pool>) -> i32 {
-    if opts.has('u') {
-        uber::dump(o, pool.uberblock(), "\nUberblock:\n", "\n", opts.lvl('u'));
+fn dispatch(c: &mut Ctx<'_>, target: &str) -> i32 {
+    let args = &c.opts.args;
+    if c.opts.has('r') {
+        return path::copy(c, target, &args[1], &args[2]);
     }
-    let mut code = 0;
-    if opts.has('b') || opts.has('c') {
-        code = blocks::run(o, opts, pool);
+    if c.opts.has('O') {
+        return path::show(c, target, &args[1]);
     }
-    code
+    if c.opts.has('R') {
+        let all = args.iter().skip(1).map(|a| raw::block(c, a)).filter(|ok| !ok).count();
+        return i32::from(all > 0);
+    }
+    let mut ranges = Vec::new();
+    if c.opts.has('d') {
+        for arg in args.iter().skip(1) {
+            match Range::parse(arg) {
+                Ok(r) => ranges.push(r),
+                Err(why) => {
+                    eprintln!("zdb: Bad object or range: '{arg}': {why}\n");
+                    return 1;
+                }
+            }
+        }
+    }
+    let whole = !target.contains(['/', '@', '#']);
+    if whole && !ranges.is_empty() && !c.opts.has('m') {
+        datasets::mos(c, &ranges);
+        return 0;
+    }
+    if whole {
+        return dump::pool(c, &ranges);
+    }
+    one_dataset(c, target, &ranges)
+}
+
+/// A dataset by name, by object number behind the pool's name, or a bookmark.
+fn one_dataset(c: &mut Ctx<'_>, target: &str, ranges: &[Range]) -> i32 {
+    let fail = |why: &str| {
+        eprintln!("zdb: can't open '{target}': {why}");
+        1
+    };
+    let Ok(dsl) = c.pool.dsl() else { return fail("Input/output error") };
+    if let Some((name, short)) = target.split_once('#') {
+        let found = dsl.dataset(name).ok().flatten().and_then(|ds| ds.bookmarks().ok());
+        let mark = found.and_then(|m| m.into_iter().find(|m| m.name.rsplit('#').next() == Some(short)));
+        return match mark.map(|m| datasets::bookmark(c, &m, true)) {
+            Some(Ok(())) => 0,
+            _ => fail("No such file or directory"),
+        };
+    }
+    let tail = target.split_once('/').map_or("", |(_, t)| t.trim_end_matches('/'));
+    let number = opts::number(tail);
+    if tail == "0" {
+        return dump::pool(c, ranges);
+    }
+    let named = if c.opts.has('N') { None } else { dsl.dataset(target.trim_end_matches('/')).ok().flatten() };
+    let found = named.or_else(|| number.and_then(|n| dsl.by_object(n).ok().flatten()));
+    match found {
+        Some(ds) => {
+            datasets::dataset(c, &ds, ranges);
+            0
+        }
+        None => fail("No such file or directory"),
+    }
 }
 
 fn main() -> ExitCode {
