@@ -7,6 +7,7 @@ use uzfs_proto::{
     DiscoverPoolsArgs, DiscoverPoolsReply, Empty, ExportPoolArgs, Failure, FailureCode, ImportPoolArgs,
     ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevNode, VdevState,
 };
+use zfs_spa::space::AllocClass;
 use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind};
 
 fn search(wanted: &Search) -> zfs_spa::Search {
@@ -35,10 +36,23 @@ pub fn tree(pool: &Arc<Pool>) -> VdevNode {
         Ok(space) => vdevs::add_space(&mut root, &space),
         Err(e) => tracing::error!("reading the space of {}: {e}", pool.name()),
     }
-    let candidate = pool.candidate();
-    let present = |guid: u64| candidate.auxiliary.contains_key(&guid) || candidate.devices.contains_key(&guid);
-    root.spares = pool.spares().iter().map(|c| vdevs::auxiliary(c, &present)).collect();
-    root.l2cache = pool.l2cache().iter().map(|c| vdevs::auxiliary(c, &present)).collect();
+    if let Ok(space) = pool.space() {
+        // What a top-level vdev is reserved for is in a table of its own, not in the configuration.
+        for (top, node) in space.tops.iter().zip(&mut root.children) {
+            node.alloc_bias = match top.class {
+                AllocClass::Normal => None,
+                AllocClass::Log => Some("log".into()),
+                AllocClass::Special => Some("special".into()),
+                AllocClass::Dedup => Some("dedup".into()),
+            };
+        }
+    }
+    let size = |guid: u64| {
+        let found = pool.candidate().auxiliary.get(&guid).or_else(|| pool.candidate().devices.get(&guid));
+        found.map(|d| d.device.size())
+    };
+    root.spares = pool.spares().iter().map(|c| vdevs::auxiliary(c, &size)).collect();
+    root.l2cache = pool.l2cache().iter().map(|c| vdevs::auxiliary(c, &size)).collect();
     for cache in &mut root.l2cache {
         cache.kind = "l2cache".into();
     }

@@ -1,7 +1,7 @@
 //! Vdevs of the engine as the contract shows them.
 
 use std::collections::BTreeMap;
-use uzfs_proto::{U64, VdevAux, VdevNode, VdevState, VdevStats};
+use uzfs_proto::{VdevAux, VdevNode, VdevState, VdevStats};
 use zfs_phys::NvList;
 use zfs_spa::pool_props::VdevSpace;
 use zfs_zio::{Vdev, VdevConfig, VdevKind};
@@ -124,13 +124,16 @@ pub fn from_label(tree: &NvList, present: &dyn Fn(u64) -> bool) -> Option<VdevNo
     VdevConfig::from_nvlist(tree).ok().map(|config| convert(&config, 0, present))
 }
 
-/// A hot spare or cache device, from its configuration.
-pub fn auxiliary(config: &NvList, present: &dyn Fn(u64) -> bool) -> VdevNode {
-    from_label(config, present).unwrap_or_else(|| {
-        let mut node = VdevNode::new("missing", 0, 0);
-        node.guid = U64(config.u64("guid").unwrap_or(0));
+/// A hot spare or cache device, from its configuration. `size` tells the bytes of devices that were found.
+pub fn auxiliary(config: &NvList, size: &dyn Fn(u64) -> Option<u64>) -> VdevNode {
+    let found = from_label(config, &|guid| size(guid).is_some());
+    let mut node = found.unwrap_or_else(|| {
+        let mut node = VdevNode::new("missing", 0, config.u64("guid").unwrap_or(0));
         node.state = VdevState::CantOpen;
         node.aux = VdevAux::CorruptData;
         node
-    })
+    });
+    node.psize = size(node.guid.0);
+    node.stats.pspace = node.psize.unwrap_or(0);
+    node
 }
