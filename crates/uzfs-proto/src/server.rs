@@ -239,6 +239,15 @@ fn next_connection(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     }
 }
 
+/// Counts a connection out, also when serving it panicked.
+struct Leave(Arc<AtomicUsize>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Accepts connections until `stop` says so, one thread each. `stop` is asked a few times a second.
 pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn() -> bool) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -251,9 +260,10 @@ pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn(
         connections.fetch_add(1, Ordering::Relaxed);
         let (backend, counter) = (Arc::clone(backend), Arc::clone(&connections));
         let spawned = std::thread::Builder::new().name("contract".into()).spawn(move || {
+            let leave = Leave(counter);
             // The peer learns of errors from its reply or the closed connection.
             let _ = serve_connection(&*backend, &stream);
-            counter.fetch_sub(1, Ordering::Relaxed);
+            drop(leave);
         });
         if spawned.is_err() {
             connections.fetch_sub(1, Ordering::Relaxed);
