@@ -10,6 +10,7 @@ use zfs_dmu::objset::{GROUPUSED_OBJECT, MAX_OBJECT, PROJECTUSED_OBJECT, USERUSED
 use zfs_dmu::{Objset, Zap};
 use zfs_phys::dsl::{DeadlistPhys, RedactionListPhys};
 use zfs_phys::enums::{CompressKind, DmuObjectType, ObjsetType};
+use zfs_phys::feature::Feature;
 use zfs_spa::dsl::figures::deadlist_entries;
 use zfs_spa::dsl::{Dataset, Dir, PropValue};
 use zfs_spa::Result;
@@ -93,23 +94,23 @@ impl Ctx<'_> {
         }
         let value = || {
             let ds = self.pool.dsl().ok()?.by_object(os.id()).ok()??;
+            if ds.is_snapshot() {
+                return Some(0);
+            }
             match ds.prop("compression", true).ok()?? {
                 (PropValue::Number(n), _) => Some(n),
                 _ => None,
             }
         };
-        match value() {
-            None => "on".into(),
-            Some(n) => match CompressKind::from_raw((n & 0x7f) as u8) {
-                Some(CompressKind::Zstd) if n >> 7 == 0 => "zstd".into(),
-                Some(CompressKind::Zstd) => match (n >> 7) & 0xff {
-                    l if l > 100 => format!("zstd-fast-{}", l - 100),
-                    l => format!("zstd-{l}"),
-                },
-                Some(CompressKind::Off) => "uncompressed".into(),
-                Some(k) => k.name().into(),
-                None => "unknown".into(),
-            },
+        let n = value().unwrap_or(1);
+        let zstd_level = |l| if l > 100 { format!("zstd-fast-{}", l - 100) } else { format!("zstd-{l}") };
+        match CompressKind::from_raw((n & 0x7f) as u8) {
+            Some(CompressKind::Zstd) if n >> 7 == 0 => "zstd".into(),
+            Some(CompressKind::Zstd) => zstd_level((n >> 7) & 0xff),
+            Some(CompressKind::On) if self.pool.features().is_active(Feature::Lz4Compress) => "lz4".into(),
+            Some(CompressKind::On) => "lzjb".into(),
+            Some(k) => k.name().into(),
+            None => "unknown".into(),
         }
     }
 }
@@ -209,7 +210,7 @@ fn body(c: &mut Ctx<'_>, os: &Arc<Objset>, ds: Option<&Arc<Dataset>>, ranges: &[
         ranges.iter().for_each(|r| range(c, os, r, &mut header));
         return;
     }
-    if c.opts.has('i') || c.opts.lvl('d') >= 2 {
+    if (c.opts.has('i') || c.opts.lvl('d') >= 2) && !ds.is_some_and(|d| d.is_snapshot()) {
         il::dump(c, os);
     }
     if let Some(ds) = ds {
@@ -351,12 +352,25 @@ pub fn bpobj(c: &mut Ctx<'_>, object: u64, name: &str, indent: usize) -> Result<
         p!(c.o, "    {name:>width$}: object {object}, {} blkptrs, {freed}{}\n", h.num_blkptrs, n(h.bytes));
     }
     if level >= 5 && indent == 0 {
-        let (d, b) = (level, c.opts.lvl('b'));
-        list.iterate(|ptr, freed| {
-            p!(c.o, "\t{}\n", bp::compact(ptr, freed, d, b));
-            Ok(())
-        })?;
+        newest_first(c, &list, 0)?;
         p!(c.o, "\n");
+    }
+    Ok(())
+}
+
+/// Prints all pointers of a list in the order in which they would be freed: its own from the end, then its lists'.
+fn newest_first(c: &mut Ctx<'_>, list: &Bpobj, depth: usize) -> Result<()> {
+    let (d, b) = (c.opts.lvl('d'), c.opts.lvl('b'));
+    let mut lines = Vec::new();
+    list.iterate_own(|ptr, freed| {
+        lines.push(bp::compact(ptr, freed, d, b));
+        Ok(())
+    })?;
+    lines.iter().rev().for_each(|l| p!(c.o, "\t{l}\n"));
+    if depth < zfs_phys::bpobj::MAX_DEPTH {
+        for sub in list.subobjs()?.into_iter().rev() {
+            newest_first(c, &Bpobj::open(c.pool.mos(), sub)?, depth + 1)?;
+        }
     }
     Ok(())
 }

@@ -84,9 +84,7 @@ impl Uses {
             ("device_removal", Feature::DeviceRemoval.guid(), removed),
             ("indirect_refcount", Feature::ObsoleteCounts.guid(), counts),
         ] {
-            if let Some(counted) = pool.features().counts().get(guid).copied() {
-                line(c, name, used, counted);
-            }
+            line(c, name, used, pool.features().counts().get(guid).copied().unwrap_or(0));
         }
     }
 }

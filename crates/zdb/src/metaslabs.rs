@@ -24,6 +24,9 @@ fn layout(c: &mut Ctx<'_>, maps: bool) -> Result<Layout> {
     Ok(l)
 }
 
+/// What an entry that names no vdev shows for it (`SM_NO_VDEVID`).
+const NO_VDEV: u32 = 1 << 24;
+
 /// Vdev and metaslabs asked for on the command line.
 fn wanted(c: &Ctx<'_>) -> Vec<u64> {
     if !c.opts.has('m') || c.opts.has('d') {
@@ -172,12 +175,10 @@ pub fn space_map(c: &mut Ctx<'_>, object: u64, shift: u32, start: u64) -> Result
                 let letter = if kind == MapType::Alloc { 'A' } else { 'F' };
                 let at = offset.checked_shl(shift).unwrap_or(0).wrapping_add(start);
                 let len = run.checked_shl(shift).unwrap_or(0);
-                let last = at.wrapping_add(len).wrapping_sub(1);
-                p!(c.o, "\t    [{id:6}] {letter} range: {at:012x}-{last:012x} size: {len:08x}");
-                match vdev {
-                    Some(v) if words == 2 => p!(c.o, " vdev: {v}\n"),
-                    _ => p!(c.o, "\n"),
-                }
+                let end = at.wrapping_add(len);
+                let vdev = vdev.unwrap_or(NO_VDEV);
+                p!(c.o, "\t    [{id:6}]    {letter}  range: {at:010x}-{end:010x}  size: {len:06x} ");
+                p!(c.o, "vdev: {vdev:06} words: {words}\n");
                 alloc = if letter == 'A' { alloc.wrapping_add_unsigned(len) } else { alloc.wrapping_sub_unsigned(len) };
             }
         }
@@ -290,7 +291,6 @@ pub fn dtls(c: &mut Ctx<'_>) {
     p!(c.o, "\nDirty time logs:\n\n");
     let pool = c.pool.clone();
     dtl(c, pool.zio().vdevs().root(), 0, None);
-    p!(c.o, "\n");
 }
 
 /// Whether nothing else has what a vdev has: it is alone, or its parent needs it.

@@ -79,7 +79,7 @@ pub fn dump(c: &mut Ctx<'_>, os: &Arc<Objset>, object: u64, header: &mut bool, f
     p!(c.o, "{:>6}  {:>5}  {full:6.2}  {kind}{}\n", n((ph.slots() as u64) << 9), n(max), aux(c, &dn, os));
     if ph.bonustype != DmuObjectType::NONE && level > 3 {
         let len = n(ph.bonus.len() as u64);
-        p!(c.o, "{:46}{len:>5}   bonus  {}\n", "", view::type_name(ph.bonustype));
+        p!(c.o, "{:45}{len:>5}   bonus  {}\n", "", view::type_name(ph.bonustype));
     }
     if level >= 4 {
         details(c, os, &dn);

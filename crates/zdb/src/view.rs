@@ -177,19 +177,13 @@ fn history_offsets(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
 }
 
 fn bpobj(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let b = dn.bonus()?;
-    let h = BpobjPhys::decode(b, dn.phys().endian)?;
+    let h = BpobjPhys::decode(dn.bonus()?, dn.phys().endian)?;
     let n = |v| nice(c.opts, v);
     p!(c.o, "\t\tnum_blkptrs = {}\n\t\tbytes = {}\n", h.num_blkptrs, n(h.bytes));
-    if b.len() >= 32 {
-        p!(c.o, "\t\tcomp = {}\n\t\tuncomp = {}\n", n(h.comp), n(h.uncomp));
-    }
-    if b.len() >= 48 {
-        p!(c.o, "\t\tsubobjs = {}\n\t\tnum_subobjs = {}\n", h.subobjs, h.num_subobjs);
-    }
-    if b.len() >= 56 {
-        p!(c.o, "\t\tnum_freed = {}\n", h.num_freed);
-    }
+    // Fields behind the end of an old bonus buffer read as zeros, and are shown all the same.
+    p!(c.o, "\t\tcomp = {}\n\t\tuncomp = {}\n", n(h.comp), n(h.uncomp));
+    p!(c.o, "\t\tsubobjs = {}\n\t\tnum_subobjs = {}\n", h.subobjs, h.num_subobjs);
+    p!(c.o, "\t\tnum_freed = {}\n", h.num_freed);
     if c.opts.lvl('d') < 5 {
         return Ok(());
     }
