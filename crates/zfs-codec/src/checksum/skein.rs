@@ -33,7 +33,44 @@ enum Purpose {
 const FIRST: u64 = 1 << 62;
 const FINAL: u64 = 1 << 63;
 
-/// Encrypts `words` under `key` and `tweak`, four rounds and a key injection at a time.
+/// Adds subkey `S` to the state.
+#[inline(always)]
+fn inject<const S: usize>(x: &mut [u64; 8], ks: &[u64; 9], ts: &[u64; 3]) {
+    for (i, w) in x.iter_mut().enumerate() {
+        *w = w.wrapping_add(ks[(S + i) % 9]);
+    }
+    x[5] = x[5].wrapping_add(ts[S % 3]);
+    x[6] = x[6].wrapping_add(ts[(S + 1) % 3]);
+    x[7] = x[7].wrapping_add(S as u64);
+}
+
+/// Mixes four pairs of words; the cipher's permutation of words is in the choice of pairs.
+#[inline(always)]
+fn mix(x: &mut [u64; 8], pairs: [(usize, usize); 4], rot: [u32; 4]) {
+    for ((a, b), r) in pairs.into_iter().zip(rot) {
+        x[a] = x[a].wrapping_add(x[b]);
+        x[b] = x[b].rotate_left(r) ^ x[a];
+    }
+}
+
+/// The pairs of four successive rounds, after which the words are back in place.
+const PAIRS: [[(usize, usize); 4]; 4] = [
+    [(0, 1), (2, 3), (4, 5), (6, 7)],
+    [(2, 1), (4, 7), (6, 5), (0, 3)],
+    [(4, 1), (6, 3), (0, 5), (2, 7)],
+    [(6, 1), (0, 7), (2, 5), (4, 3)],
+];
+
+/// Four rounds with the rotations from row `R` on.
+#[inline(always)]
+fn four_rounds<const R: usize>(x: &mut [u64; 8]) {
+    mix(x, PAIRS[0], ROTATE[R]);
+    mix(x, PAIRS[1], ROTATE[R + 1]);
+    mix(x, PAIRS[2], ROTATE[R + 2]);
+    mix(x, PAIRS[3], ROTATE[R + 3]);
+}
+
+/// Encrypts `words` under `key` and `tweak`.
 #[inline]
 fn threefish(key: &[u64; 8], tweak: [u64; 2], words: &[u64; 8]) -> [u64; 8] {
     let mut ks = [0u64; 9];
@@ -41,37 +78,17 @@ fn threefish(key: &[u64; 8], tweak: [u64; 2], words: &[u64; 8]) -> [u64; 8] {
     ks[8] = key.iter().fold(PARITY, |a, k| a ^ k);
     let ts = [tweak[0], tweak[1], tweak[0] ^ tweak[1]];
     let mut x = *words;
-
-    let inject = |x: &mut [u64; 8], s: usize| {
-        for (i, w) in x.iter_mut().enumerate() {
-            *w = w.wrapping_add(ks[(s + i) % 9]);
-        }
-        x[5] = x[5].wrapping_add(ts[s % 3]);
-        x[6] = x[6].wrapping_add(ts[(s + 1) % 3]);
-        x[7] = x[7].wrapping_add(s as u64);
-    };
-    let round = |x: &mut [u64; 8], rot: &[u32; 4]| {
-        for j in 0..4 {
-            let sum = x[2 * j].wrapping_add(x[2 * j + 1]);
-            let mixed = x[2 * j + 1].rotate_left(rot[j]) ^ sum;
-            x[2 * j] = sum;
-            x[2 * j + 1] = mixed;
-        }
-        *x = [x[2], x[1], x[4], x[7], x[6], x[5], x[0], x[3]];
-    };
-    for d in 0..9 {
-        inject(&mut x, 2 * d);
-        round(&mut x, &ROTATE[0]);
-        round(&mut x, &ROTATE[1]);
-        round(&mut x, &ROTATE[2]);
-        round(&mut x, &ROTATE[3]);
-        inject(&mut x, 2 * d + 1);
-        round(&mut x, &ROTATE[4]);
-        round(&mut x, &ROTATE[5]);
-        round(&mut x, &ROTATE[6]);
-        round(&mut x, &ROTATE[7]);
+    // Subkey numbers are constants so that the compiler keeps everything in registers.
+    macro_rules! eight_rounds {
+        ($($s:literal)*) => {$(
+            inject::<{ 2 * $s }>(&mut x, &ks, &ts);
+            four_rounds::<0>(&mut x);
+            inject::<{ 2 * $s + 1 }>(&mut x, &ks, &ts);
+            four_rounds::<4>(&mut x);
+        )*};
     }
-    inject(&mut x, 18);
+    eight_rounds!(0 1 2 3 4 5 6 7 8);
+    inject::<18>(&mut x, &ks, &ts);
     x
 }
 

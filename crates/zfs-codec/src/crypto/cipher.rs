@@ -1,11 +1,12 @@
-//! The six cipher suites over one contiguous message: AES-128/192/256 in GCM (aws-lc) and CCM (RustCrypto).
+//! The six cipher suites over one contiguous message: AES-128/192/256 in GCM (aws-lc) and CCM (our own mode over
+//! RustCrypto's AES).
 
+use super::ccm::{self, Direction};
 use crate::error::{CodecError, Result};
+use aes::cipher::KeyInit;
+use aes::{Aes128, Aes192, Aes256};
 use aws_lc_rs::aead::{AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use ccm::Ccm;
-use ccm::aead::inout::InOutBuf;
-use ccm::aead::{AeadInOut, KeyInit};
-use ccm::consts::{U12, U16};
+use aws_lc_rs::constant_time;
 use zfs_phys::enums::CryptSuite;
 
 /// Bytes of an initialization vector (nonce).
@@ -32,9 +33,9 @@ const fn is_ccm(suite: CryptSuite) -> bool {
 /// A key made ready for one mode. Both libraries wipe their copies when dropped.
 pub(super) enum Cipher {
     Gcm(Box<LessSafeKey>),
-    Ccm128(Box<Ccm<aes::Aes128, U16, U12>>),
-    Ccm192(Box<Ccm<aes::Aes192, U16, U12>>),
-    Ccm256(Box<Ccm<aes::Aes256, U16, U12>>),
+    Ccm128(Box<Aes128>),
+    Ccm192(Box<Aes192>),
+    Ccm256(Box<Aes256>),
 }
 
 macro_rules! with_ccm {
@@ -57,9 +58,9 @@ impl Cipher {
         }
         if is_ccm(suite) {
             return Ok(match key.len() {
-                16 => Self::Ccm128(Box::new(Ccm::new_from_slice(key).map_err(|_| BAD)?)),
-                24 => Self::Ccm192(Box::new(Ccm::new_from_slice(key).map_err(|_| BAD)?)),
-                32 => Self::Ccm256(Box::new(Ccm::new_from_slice(key).map_err(|_| BAD)?)),
+                16 => Self::Ccm128(Box::new(Aes128::new_from_slice(key).map_err(|_| BAD)?)),
+                24 => Self::Ccm192(Box::new(Aes192::new_from_slice(key).map_err(|_| BAD)?)),
+                32 => Self::Ccm256(Box::new(Aes256::new_from_slice(key).map_err(|_| BAD)?)),
                 _ => return Err(BAD),
             });
         }
@@ -88,8 +89,11 @@ impl Cipher {
                 key.open_separate_gather(nonce, Aad::from(aad), src, mac, dst).map_err(|_| FAILED)
             },
             key => {
-                let buf = InOutBuf::new(src, dst).map_err(|_| TOO_LONG)?;
-                key.decrypt_inout_detached(&(*iv).into(), aad, buf, &(*mac).into()).map_err(|_| FAILED)
+                let tag = ccm::run(&**key, Direction::Decrypt, iv, aad, src, dst).ok_or(TOO_LONG)?;
+                constant_time::verify_slices_are_equal(&tag, mac).map_err(|_| {
+                    dst.fill(0);
+                    FAILED
+                })
             }
         )
     }
@@ -107,9 +111,7 @@ impl Cipher {
                 tag.as_ref().try_into().map_err(|_| TOO_LONG)
             },
             key => {
-                let buf = InOutBuf::new(src, dst).map_err(|_| TOO_LONG)?;
-                let tag = key.encrypt_inout_detached(&(*iv).into(), aad, buf).map_err(|_| TOO_LONG)?;
-                Ok(tag.into())
+                ccm::run(&**key, Direction::Encrypt, iv, aad, src, dst).ok_or(TOO_LONG)
             }
         )
     }

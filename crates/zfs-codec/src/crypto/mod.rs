@@ -15,6 +15,7 @@
 //!
 //! Randomness (salts, nonces) comes from the caller: this crate is pure.
 
+mod ccm;
 mod cipher;
 mod keys;
 mod layout;
