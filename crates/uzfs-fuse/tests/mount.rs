@@ -130,7 +130,7 @@ fn creation_time_and_space_are_told() {
     let (_, open) = open("m3");
     let mount = mount(&open, "m3", dir.path());
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    let s = rustix::fs::statx(rustix::fs::CWD, &dir.path().join("file.txt"), AtFlags::empty(), mask).unwrap();
+    let s = rustix::fs::statx(rustix::fs::CWD, dir.path().join("file.txt"), AtFlags::empty(), mask).unwrap();
     assert!(StatxFlags::from_bits_retain(s.stx_mask).contains(StatxFlags::BTIME));
     assert!(s.stx_btime.tv_sec > 1_700_000_000 && s.stx_btime.tv_sec <= s.stx_mtime.tv_sec);
     let v = rustix::fs::statvfs(dir.path()).unwrap();
