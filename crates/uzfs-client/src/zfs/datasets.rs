@@ -207,15 +207,13 @@ pub fn report_root(session: &mut Session, failure: &uzfs_proto::Failure) {
 
 /// A dataset before its snapshots, those by age, everything else by name.
 pub fn by_name(l: &Dataset, r: &Dataset) -> Ordering {
-    let cut = |n: &str| n.find('@');
-    let (lat, rat) = (cut(&l.name), cut(&r.name));
-    let base = |n: &'_ str, at: Option<usize>| n.get(..at.unwrap_or(n.len())).unwrap_or(n).to_owned();
-    let order = base(&l.name, lat).cmp(&base(&r.name, rat));
-    order.then_with(|| match (lat, rat) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Less,
-        (Some(_), None) => Ordering::Greater,
-        (Some(_), Some(_)) => l.createtxg.cmp(&r.createtxg).then_with(|| l.name.cmp(&r.name)),
+    let split = |d: &'_ Dataset| d.name.find('@').unwrap_or(d.name.len());
+    let (lat, rat) = (split(l), split(r));
+    let (lbase, rbase) = (l.name.get(..lat), r.name.get(..rat));
+    let (lsnap, rsnap) = (lat < l.name.len(), rat < r.name.len());
+    lbase.cmp(&rbase).then(lsnap.cmp(&rsnap)).then_with(|| match lsnap {
+        true => l.createtxg.cmp(&r.createtxg).then_with(|| l.name.cmp(&r.name)),
+        false => Ordering::Equal,
     })
 }
 
