@@ -296,21 +296,26 @@ impl BlkPtr {
     }
 
     /// Salt and 96-bit initialization vector of an encrypted block, as `zio_crypt_decode_params_bp` reads them:
-    /// the words' bytes in little-endian order.
+    /// they are byte strings, kept in words of the byte order that the pointer itself names.
     pub fn crypt_params(&self) -> ([u8; 8], [u8; 12]) {
+        let order = self.endian();
         let mut iv = [0u8; 12];
         let (low, high) = iv.split_at_mut(8);
-        low.copy_from_slice(&self.word[5].to_le_bytes());
-        high.copy_from_slice(&self.iv2().to_le_bytes());
-        (self.word[4].to_le_bytes(), iv)
+        low.copy_from_slice(&order.put_u64(self.word[5]));
+        high.copy_from_slice(&match order {
+            Endian::Little => self.iv2().to_le_bytes(),
+            Endian::Big => self.iv2().to_be_bytes(),
+        });
+        (order.put_u64(self.word[4]), iv)
     }
 
-    /// The 128-bit MAC of an encrypted or authenticated block: the last two checksum words, little-endian.
+    /// The 128-bit MAC of an encrypted or authenticated block: a byte string in the last two checksum words, which are
+    /// of the byte order that the pointer itself names.
     pub fn mac(&self) -> [u8; 16] {
         let mut out = [0u8; 16];
         let (low, high) = out.split_at_mut(8);
-        low.copy_from_slice(&self.word[14].to_le_bytes());
-        high.copy_from_slice(&self.word[15].to_le_bytes());
+        low.copy_from_slice(&self.endian().put_u64(self.word[14]));
+        high.copy_from_slice(&self.endian().put_u64(self.word[15]));
         out
     }
 
@@ -345,6 +350,22 @@ mod tests {
         fn dva_parts_survive(vdev in 0u32..1 << 24, off in 0u64..1 << 54, asize in 1u64..1 << 24, gang: bool) {
             let d = Dva::new(vdev, off << 9, asize << 9, gang);
             prop_assert_eq!((d.vdev(), d.offset(), d.asize(), d.is_gang()), (u64::from(vdev), off << 9, asize << 9, gang));
+        }
+    }
+
+    /// Salt, nonce and MAC are bytes: a machine of either byte order stores them unswapped.
+    #[test]
+    fn crypt_fields_are_byte_strings() {
+        for e in [Endian::Little, Endian::Big] {
+            let mut raw: Vec<u8> = (0..128).collect();
+            let order = if e == Endian::Little { 1 << 63 } else { 0 };
+            raw[48..56].copy_from_slice(&e.put_u64(order));
+            let bp = BlkPtr::decode(&raw, e).unwrap();
+            let (salt, iv) = bp.crypt_params();
+            assert_eq!((&salt[..], &iv[..8], &bp.mac()[..]), (&raw[32..40], &raw[40..48], &raw[112..128]));
+            // The last four bytes of the nonce are the upper half of the fill word, wherever that lies.
+            let half = if e == Endian::Little { &raw[92..96] } else { &raw[88..92] };
+            assert_eq!(&iv[8..], half);
         }
     }
 
