@@ -104,7 +104,7 @@ pub fn compare(
 /// Mounts a snapshot as `mount -t zfs` does and walks it.
 fn mount_snapshot(session: &Session, snapshot: &str) -> Result<manifest::Manifest, String> {
     let point = session.snapshot_point();
-    session.ok("mount.zfs", &[snapshot, &point.to_string_lossy()])?;
+    session.ok("mount_zfs", &[snapshot, &point.to_string_lossy()])?;
     let seen = manifest::walk(&point, Content::Hash);
     rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty())
         .map_err(|e| format!("{snapshot} cannot be unmounted: {e}"))?;

@@ -10,8 +10,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs that are installed.
-const PROGRAMS: [&str; 5] = ["zpool", "zfs", "mount.zfs", "uzfsd", "zdb"];
+/// Programs with the names they get; cargo allows no dot in the name of a program.
+const PROGRAMS: [(&str, &str); 5] =
+    [("zpool", "zpool"), ("zfs", "zfs"), ("mount_zfs", "mount.zfs"), ("uzfsd", "uzfsd"), ("zdb", "zdb")];
 
 /// `install --prefix DIR [--destdir DIR] [--profile NAME]`.
 pub fn run_install(root: &Path, args: &[String]) -> Result<(), String> {
