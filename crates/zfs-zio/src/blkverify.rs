@@ -6,6 +6,9 @@ use crate::vdev::VdevTree;
 use zfs_phys::BlkPtr;
 use zfs_phys::blkptr::{BP_EMBEDDED_TYPE_REDACTED, BPE_PAYLOAD_SIZE, SPA_MAXBLOCKSIZE};
 
+/// Bytes of the smallest gang header (`SPA_OLD_GANGBLOCKSIZE`).
+const GANG_HEADER: u64 = 512;
+
 /// Checks sizes, kinds and addresses of a block pointer. Everything a read allocates is bounded by what passes here:
 /// 16 MiB logical and physical.
 pub fn verify(tree: &VdevTree, bp: &BlkPtr) -> Result<()> {
@@ -50,7 +53,7 @@ pub fn verify(tree: &VdevTree, bp: &BlkPtr) -> Result<()> {
             _ => {}
         }
         // The size of gang headers in the pointer is the size of what they stand for.
-        let asize = if dva.is_gang() { 512 } else { dva.asize() };
+        let asize = if dva.is_gang() { top.psize_to_asize(GANG_HEADER, 0) } else { dva.asize() };
         if dva.offset().checked_add(asize).is_none_or(|end| end > top.config.asize) {
             return bad("offset", dva.offset());
         }

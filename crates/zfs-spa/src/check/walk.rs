@@ -15,7 +15,7 @@ use zfs_phys::BlkPtr;
 use zfs_phys::dsl::DslDatasetPhys;
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
 use zfs_phys::zil::{RecordBody, ZIL_CLAIM_LR_SEQ_VALID, ZIL_ZC_SEQ, ZilBlock};
-use zfs_zio::{Buf, Error, ErrorKind, Result, VdevConfig, VdevKind, Zbookmark};
+use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark};
 
 /// Blocks between two calls of the progress function.
 const TICK: u64 = 256;
@@ -67,23 +67,6 @@ fn note(found: &Mutex<Found>, p: Problem) {
     }
     if f.problems.len() < MOST_KEPT {
         f.problems.push(p);
-    }
-}
-
-/// Allocated size of a gang header on a vdev, bytes.
-pub fn gang_header_asize(config: &VdevConfig) -> u64 {
-    let ashift = config.ashift.clamp(9, 24);
-    let sectors = GANG_HEADER.div_ceil(1 << ashift);
-    match config.kind {
-        VdevKind::Raidz { nparity } => {
-            let data = (config.children.len() as u64).saturating_sub(nparity).max(1);
-            let all = sectors + nparity * sectors.div_ceil(data);
-            all.next_multiple_of(nparity + 1) << ashift
-        }
-        VdevKind::Draid { nparity, ndata, .. } => {
-            sectors.div_ceil(ndata.max(1)).saturating_mul(ndata.saturating_add(nparity)) << ashift
-        }
-        _ => sectors << ashift,
     }
 }
 
@@ -273,7 +256,7 @@ impl<'a> Walk<'a> {
 
     fn tick(&self, bytes: u64) -> Result<()> {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
-        if self.blocks.fetch_add(1, Ordering::Relaxed) % TICK == 0
+        if self.blocks.fetch_add(1, Ordering::Relaxed).is_multiple_of(TICK)
             && !(self.progress)(&Progress { bytes, total: self.total })
         {
             self.stopped.store(true, Ordering::Relaxed);
@@ -287,7 +270,7 @@ impl<'a> Walk<'a> {
     fn claim(&self, bp: &BlkPtr, bm: Option<&Zbookmark>, depth: usize) {
         for d in bp.dvas() {
             let size = if d.is_gang() {
-                self.layout.vdevs.get(&d.vdev()).map_or(GANG_HEADER, |v| gang_header_asize(&v.config))
+                self.pool.zio().vdevs().top(d.vdev()).map_or(GANG_HEADER, |v| v.psize_to_asize(GANG_HEADER, 0))
             } else {
                 d.asize()
             };

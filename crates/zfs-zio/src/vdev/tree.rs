@@ -186,6 +186,19 @@ impl Vdev {
         }
     }
 
+    /// Bytes that a block of `psize` bytes written in `txg` occupies on this vdev, parity and padding included. An inner
+    /// vdev takes what the most demanding of its children takes.
+    pub fn psize_to_asize(&self, psize: u64, txg: u64) -> u64 {
+        match &self.geometry {
+            Geometry::Raidz(raidz) => raidz.asize(psize, txg),
+            Geometry::Draid(draid) => draid.asize(psize),
+            Geometry::None => {
+                let own = psize.next_multiple_of(1 << self.ashift);
+                self.children.iter().map(|c| c.psize_to_asize(psize, txg)).fold(own, u64::max)
+            }
+        }
+    }
+
     /// Tells which txgs a leaf lacks (its dirty time log), so that reads prefer others.
     pub fn set_dtl(&self, mut missing: Vec<std::ops::Range<u64>>) {
         missing.retain(|r| r.start < r.end);

@@ -153,6 +153,11 @@ impl DraidGeometry {
         REFLOW_RESERVE + asize.div_ceil(self.ndisks).next_multiple_of(ROW_HEIGHT)
     }
 
+    /// Allocated bytes of a block of `psize` bytes: whole stripes.
+    pub fn asize(&self, psize: u64) -> u64 {
+        psize.max(1).div_ceil(self.min_alloc()) * (self.group_width << self.ashift)
+    }
+
     /// Smallest allocation, bytes of data.
     pub fn min_alloc(&self) -> u64 {
         self.ndata << self.ashift
