@@ -2,7 +2,7 @@
 //!
 //! A metaslab's allocation is its space map plus what the log space maps hold that was not flushed into it yet. The
 //! usable space ("deflated") of a raidz counts each sector as a fraction, chosen so that 128 KiB blocks come out even
-//! (module/zfs/vdev.c, metaslab.c, spa_misc.c). Fragmentation uses the table of release 2.3.
+//! (module/zfs/vdev.c, metaslab.c, spa_misc.c).
 
 use crate::pool::Pool;
 use std::collections::BTreeMap;
@@ -26,10 +26,8 @@ const SLOP_MAX: u64 = 128 << 30;
 const EMBEDDED_SLOG_MIN_MS: u64 = 64;
 /// Most metaslabs of a vdev accepted.
 const MAX_METASLABS: u64 = 1 << 21;
-/// Fragmentation of free segments of 2^(9+i) bytes, percent.
-const FRAG_TABLE: [u64; 17] = [100, 100, 98, 95, 90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 5, 0, 0];
-/// Entries of the table that count; larger segments are not fragmented.
-const FRAG_ENTRIES: usize = 16;
+/// Fragmentation of free segments of 2^(9+i) bytes, percent; larger ones are not fragmented.
+const FRAG_TABLE: [u64; 21] = [100, 99, 97, 93, 88, 83, 77, 71, 64, 57, 50, 43, 36, 29, 23, 17, 12, 7, 3, 1, 0];
 
 /// What a top-level vdev is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +153,7 @@ pub(crate) fn load_tops(pool: &Pool) -> Result<Vec<TopSpace>> {
     apply_logs(pool, &mut tops)?;
     for top in &mut tops {
         top.alloc = top.metaslabs.iter().map(|m| m.alloc.max(0) as u64).sum();
-        top.fragmentation = if top.concrete { fragmentation(&top.metaslabs) } else { None };
+        top.fragmentation = if top.concrete { fragmentation(&top.metaslabs, 1 << top.ms_shift) } else { None };
     }
     Ok(tops)
 }
@@ -276,7 +274,7 @@ fn load_metaslabs(
 fn frag_of(histogram: &[u64], shift: usize) -> u64 {
     let (mut total, mut sum) = (0u128, 0u128);
     for (i, n) in histogram.iter().enumerate().filter(|(_, n)| **n != 0) {
-        let idx = (shift.saturating_sub(9) + i).min(FRAG_ENTRIES - 1);
+        let idx = (shift.saturating_sub(9) + i).min(FRAG_TABLE.len() - 1);
         let space = u128::from(*n) << (i + shift).min(63);
         total += space;
         sum += space * u128::from(FRAG_TABLE.get(idx).copied().unwrap_or(0));
@@ -284,12 +282,20 @@ fn frag_of(histogram: &[u64], shift: usize) -> u64 {
     sum.checked_div(total).unwrap_or(0) as u64
 }
 
-fn fragmentation(metaslabs: &[Metaslab]) -> Option<u64> {
-    let known: Vec<u64> = metaslabs.iter().filter_map(|m| m.fragmentation).collect();
-    if known.len() < metaslabs.len() / 2 + 1 {
+/// Fragmentation of a vdev: of its metaslabs, weighted by their free space.
+fn fragmentation(metaslabs: &[Metaslab], ms_size: u64) -> Option<u64> {
+    let (mut known, mut free, mut sum) = (0usize, 0u128, 0u128);
+    for ms in metaslabs {
+        let Some(fragmentation) = ms.fragmentation else { continue };
+        known += 1;
+        let left = u128::from(ms_size.saturating_sub(ms.alloc.max(0) as u64) >> 9);
+        free += left;
+        sum += left * u128::from(fragmentation);
+    }
+    if known < metaslabs.len().div_ceil(2) {
         return None;
     }
-    Some(known.iter().sum::<u64>() / known.len() as u64)
+    sum.checked_div(free).map(|f| f as u64)
 }
 
 /// Log space maps by txg: what was allocated and freed since metaslabs were last flushed.
