@@ -363,12 +363,12 @@ impl Vfs {
         self.open(node)?.seek(offset, what)
     }
 
-    /// Space of the dataset that `node` belongs to.
+    /// Space of the dataset that `node` belongs to, or of its project.
     pub fn statfs(&self, node: NodeId) -> Result<Statfs> {
-        Ok(match self.place(node)? {
-            Place::File(zfs, _) => zfs.statfs(),
-            Place::CtlRoot | Place::SnapDir => self.root.statfs(),
-        })
+        match self.place(node)? {
+            Place::File(zfs, object) => zfs.statfs(object),
+            Place::CtlRoot | Place::SnapDir => self.root.statfs(self.root.root()),
+        }
     }
 
     /// Names of the extended attributes, as Linux shows them. `privileged` callers see `trusted.` ones too.

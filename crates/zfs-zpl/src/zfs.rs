@@ -6,7 +6,6 @@
 
 use crate::attr::{AclType, Attr, CaseMode, FileKind, MountOptions};
 use crate::cache::ZnodeCache;
-use crate::statfs::Statfs;
 use crate::vfs::INO_SNAPDIRS;
 use crate::znode::Znode;
 use std::sync::Arc;
@@ -300,7 +299,10 @@ impl Zfs {
         let left = znode.size().saturating_sub(offset);
         let len = len.min(MAX_READ).min(usize::try_from(left).unwrap_or(usize::MAX));
         let dnode = znode.dnode();
-        let blksz = dnode.datablksz().max(1);
+        let blksz = dnode.datablksz();
+        if blksz == 0 {
+            return Err(Error::corrupt(format!("file {} has blocks of no size", dnode.object())));
+        }
         let mut out = Vec::with_capacity(len / blksz as usize + 2);
         let (mut at, mut rest) = (offset, len);
         if (offset % blksz).saturating_add(len as u64) > blksz {
@@ -354,11 +356,6 @@ impl Zfs {
             _ if what == Seek::Hole => Ok(size),
             _ => Err(no_data()),
         }
-    }
-
-    /// Space figures.
-    pub fn statfs(&self) -> Statfs {
-        Statfs::of(&(self.options.space)(), self.options.recordsize, self.options.longname)
     }
 
     /// Whether POSIX ACLs are shown.

@@ -98,6 +98,11 @@ fn project_ids_are_told() {
     assert_eq!(project.projid, 42);
     assert_ne!(project.flags & zfs_phys::znode::ZFS_PROJINHERIT, 0);
     assert_eq!(fs.getattr(at(&fs, "file.txt")).unwrap().projid, 0);
+    // The project has a quota of 9 MiB, which is what can be seen of the pool from there.
+    let space = fs.statfs(at(&fs, "proj")).unwrap();
+    assert_eq!(space.blocks, (9 << 20) / u64::from(space.bsize));
+    assert!(space.bfree > 0 && space.bfree < space.blocks);
+    assert_eq!(fs.statfs(fs.root()).unwrap().blocks, 0);
 }
 
 #[test]
