@@ -227,7 +227,7 @@ impl Zio {
     ) -> Result<Vec<u8>> {
         let mut buf = vec![0u8; size];
         let mut found: Option<Vec<u8>> = None;
-        let mut worst = VdevError::NoDevice;
+        let mut worst: Option<VdevError> = None;
         for dva in self.dva_order(bp) {
             let Some(top) = self.tree.top(dva.vdev()) else { continue };
             let mut io = ReadIo::new(bp.physical_birth(), good);
@@ -241,11 +241,11 @@ impl Zio {
                 Ok(()) => {
                     found.get_or_insert_with(|| buf.clone());
                 }
-                Err(e) => worst = worst.min(e),
+                Err(e) => worst = Some(worst.map_or(e, |w| w.min(e))),
             }
         }
         found.ok_or_else(|| {
-            let kind = match worst {
+            let kind = match worst.unwrap_or(VdevError::NoDevice) {
                 VdevError::Checksum => ErrorKind::Checksum,
                 VdevError::Io => ErrorKind::Io,
                 VdevError::NoDevice => ErrorKind::NoDevice,
