@@ -55,7 +55,8 @@ pub fn pool_list(text: &str) -> Cells {
         let values: Vec<&str> = line.trim_start_matches('\t').split('\t').collect();
         if values.len() == 1 {
             class = line.split_whitespace().next().unwrap_or_default();
-            cells.insert((class.to_owned(), "header".to_owned()), line.trim_end().to_owned());
+            // As wide as the longest path, which is another here.
+            cells.insert((class.to_owned(), "header".to_owned()), crate::transcript::squeeze(line));
             continue;
         }
         // A device may be listed twice, as a member and as a spare in use.

@@ -73,9 +73,20 @@ pub fn is_query(step: &Step) -> bool {
     step.line == "zfs mount" || query.iter().any(|q| step.line.starts_with(q))
 }
 
-/// Puts the places of this run instead of those of the recording.
+/// Puts the places of this run instead of those of the recording: devices that are there, the folder
+/// itself, the mounts. Paths of keys and of missing devices are remembered in the pool and stay.
 pub fn relocate(text: &str, pool: &str, devices: &Path, root: &Path) -> String {
-    text.replace(&format!("/host/{pool}"), &devices.to_string_lossy()).replace("/altroot", &root.to_string_lossy())
+    let recorded = format!("/host/{pool}");
+    let mut parts = text.split(&recorded);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name: String = part.chars().skip(1).take_while(char::is_ascii_alphanumeric).collect();
+        let device = part.starts_with("/d") && devices.join(name).is_file();
+        let there = device || !part.starts_with(|c: char| c == '/' || c.is_ascii_alphanumeric());
+        out.push_str(if there { devices.to_str().unwrap_or_default() } else { &recorded });
+        out.push_str(part);
+    }
+    out.replace("/altroot", &root.to_string_lossy())
 }
 
 /// A line with runs of blanks made one: column widths depend on the length of the devices' paths.

@@ -3,6 +3,7 @@
 //! One test a pool, so that a run prints one line a pool and uses all cores.
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::Path;
 use uzfs_testkit::check::{self, Figures};
 use uzfs_testkit::corpus::{self, POOLS, Pool, Spec};
 use uzfs_testkit::report::{self, Report};
@@ -75,7 +76,7 @@ fn compare_tables(session: &Session, pool: &Pool, report: &mut Report, figures: 
     let root = session.root();
     let mut one = |table: Table, file: &str, args: &[&str], read: &dyn Fn(&str) -> Cells| -> Result<(), String> {
         let Some(expected) = pool.expected(file) else { return Ok(()) };
-        let expected = expected.replace(&format!("/host/{name}"), &pool.devices.to_string_lossy());
+        let expected = transcript::relocate(&expected, name, &pool.devices, Path::new("/altroot"));
         let program = if file.starts_with("zfs") { "zfs" } else { "zpool" };
         let seen = session.ok(program, args)?;
         let (problems, compared) = tables::compare(table, &read(&expected), &read(&seen.stdout), &root);
@@ -88,7 +89,6 @@ fn compare_tables(session: &Session, pool: &Pool, report: &mut Report, figures: 
     let kinds = if short { "filesystem,volume" } else { "all" };
     let list = ["list", "-Hp", "-r", "-t", kinds, "-o", columns, name];
     one(Table::ZfsList, "zfs-list", &list, &|t| tables::list(t, columns))?;
-    // Keys were loaded from where they lie now, which is not where the property says.
     one(Table::ZfsGet, "zfs-get", &["get", "-Hp", "-r", "all", name], &tables::get)?;
     one(Table::PoolGet, "zpool-get", &["get", "-Hp", "all", name], &tables::get)?;
     one(Table::PoolList, "zpool-list", &["list", "-Hpv", name], &tables::pool_list)
@@ -124,6 +124,10 @@ fn recorded(session: &Session, pool: &Pool, report: &mut Report, figures: &mut F
     let root = session.root();
     for step in transcript::read(name)?.unwrap_or_default() {
         if !transcript::is_query(&step) || volatile::command_reason(&step.line).is_some() {
+            continue;
+        }
+        // What was found rotten depends on which side was read; the damage tests look at that.
+        if matches!(name, "rotten" | "rottenz") && step.line.starts_with("zpool status") {
             continue;
         }
         figures.commands += 1;
