@@ -56,7 +56,7 @@ impl Listing<'_> {
     fn emit(&mut self, imported: &Arc<Imported>, subject: &Subject, kind: Kind) {
         let name = match subject {
             Subject::Dataset(d) => d.name.clone(),
-            Subject::Bookmark(d, b) => format!("{}#{}", d.name, b.name),
+            Subject::Bookmark(_, b) => b.name.clone(),
         };
         if self.gone || !self.kinds.contains(&kind) || !self.seen.insert(name.clone()) {
             return;
@@ -116,10 +116,10 @@ impl Listing<'_> {
             let found = self.engine.mounts.above(Path::new(root)).ok_or_else(|| failure::no_dataset(root))?;
             return self.root(&found.dataset, depth);
         }
-        if let Some((head, short)) = root.split_once('#') {
+        if let Some((head, _)) = root.split_once('#') {
             let (imported, dataset) = self.engine.dataset(head)?;
             let marks = dataset.bookmarks().map_err(|e| failure::engine(&e))?;
-            let mark = marks.into_iter().find(|m| m.name == short).ok_or_else(|| failure::no_dataset(root))?;
+            let mark = marks.into_iter().find(|m| m.name == root).ok_or_else(|| failure::no_dataset(root))?;
             self.emit(&imported, &Subject::Bookmark(dataset, mark), Kind::Bookmark);
             return Ok(());
         }

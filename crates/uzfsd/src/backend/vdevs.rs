@@ -114,7 +114,9 @@ pub fn from_label(tree: &NvList, present: &dyn Fn(u64) -> bool) -> Option<VdevNo
     fn convert(config: &VdevConfig, depth: usize, present: &dyn Fn(u64) -> bool) -> VdevNode {
         let mut node = describe(config, depth == 1);
         node.children = config.children.iter().map(|c| convert(c, depth + 1, present)).collect();
-        if config.kind.is_leaf() && config.kind.is_concrete() && !present(config.guid) {
+        // A distributed spare is part of a dRAID and has no device of its own.
+        let device = config.kind.is_leaf() && config.kind.is_concrete() && node.kind != "dspare";
+        if device && !present(config.guid) {
             node.state = VdevState::CantOpen;
             node.aux = VdevAux::OpenFailed;
             node.not_present = true;
