@@ -21,6 +21,7 @@ pub mod props;
 mod sentence;
 pub mod session;
 mod time;
+mod who;
 pub mod zfs;
 pub mod zpool;
 

@@ -8,6 +8,7 @@ struct Local {
     hour: i32,
     minute: i32,
     second: i32,
+    zone: String,
 }
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
@@ -24,6 +25,12 @@ impl Local {
         if done.is_null() {
             return None;
         }
+        let zone = match tm.tm_zone.is_null() {
+            true => String::new(),
+            // SAFETY: the C library sets `tm_zone` to a string with an end that lives as long as the process keeps
+            // its time zone, which nothing here changes.
+            false => unsafe { std::ffi::CStr::from_ptr(tm.tm_zone) }.to_string_lossy().into_owned(),
+        };
         Some(Local {
             year: i64::from(tm.tm_year) + 1900,
             month: usize::try_from(tm.tm_mon).ok()?,
@@ -32,6 +39,7 @@ impl Local {
             hour: tm.tm_hour,
             minute: tm.tm_min,
             second: tm.tm_sec,
+            zone,
         })
     }
 
@@ -61,6 +69,14 @@ pub fn ctime(seconds: u64) -> String {
             t.second,
             t.year
         )
+    })
+}
+
+/// `Sun Nov 22 19:21:02 UTC 2026`, as `date` prints it.
+pub fn date(seconds: u64) -> String {
+    or_number(seconds, |t| {
+        let (day, month) = (t.day_name(), t.month_name());
+        format!("{day} {month} {:2} {:02}:{:02}:{:02} {} {}", t.day, t.hour, t.minute, t.second, t.zone, t.year)
     })
 }
 

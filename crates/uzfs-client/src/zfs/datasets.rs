@@ -260,7 +260,11 @@ fn sort_value(ds: &Dataset, column: &Column) -> Option<SortValue> {
 /// The property of a dataset, or its default; none if it does not apply or has no value.
 pub fn property(ds: &Dataset, column: &Column) -> Option<Property> {
     let Column::Native(def) = column else {
-        let mut found = ds.properties.get(column.name()).cloned()?;
+        let name = match props::is_userquota(column.name()) {
+            true => crate::who::numeric(column.name()),
+            false => column.name().to_owned(),
+        };
+        let mut found = ds.properties.get(&name).cloned()?;
         if props::is_userquota(column.name()) || props::is_written(column.name()) {
             found.source = PropertySource::Local;
         }

@@ -21,9 +21,14 @@ fn depth(args: &Parsed) -> Result<Option<u64>, Stop> {
     args.value('d').map(datasets::parse_depth).transpose().map_err(Stop::Usage)
 }
 
+/// The name the daemon knows a property by.
+fn asked_name(name: &str) -> String {
+    if props::is_userquota(name) { crate::who::numeric(name) } else { name.to_owned() }
+}
+
 /// Names of the properties the daemon must send for a list and for sorting.
 fn names(entries: &[Entry], keys: &[SortKey]) -> Vec<String> {
-    let mut names: Vec<String> = entries.iter().map(|e| e.column.name().to_owned()).collect();
+    let mut names: Vec<String> = entries.iter().map(|e| asked_name(e.column.name())).collect();
     names.extend(keys.iter().map(|k| k.column.name().to_owned()));
     names.sort_unstable();
     names.dedup();

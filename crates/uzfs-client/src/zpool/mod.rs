@@ -79,7 +79,10 @@ fn pool_json(pool: &Pool, typed: bool, as_int: bool) -> Object {
     }
     object.insert("state".into(), vdev::pool_state(pool).into());
     object.insert("pool_guid".into(), json::number(pool.guid.0, as_int));
-    object.insert("txg".into(), json::number(pool.txg.0, as_int));
+    // A pool that is imported read-only has no txg of its own.
+    if !pool.readonly {
+        object.insert("txg".into(), json::number(pool.txg.0, as_int));
+    }
     object.insert("spa_version".into(), json::number(5000, as_int));
     object.insert("zpl_version".into(), json::number(pool.zpl_version, as_int));
     object

@@ -36,7 +36,7 @@ impl Writer {
             Unit::Count => nicenum(n).into(),
             Unit::Bytes => nicebytes(n).into(),
             Unit::Time if n == 0 => "-".into(),
-            Unit::Time => time::ctime(n).into(),
+            Unit::Time => time::date(n).into(),
         };
         object.insert(key.into(), value);
     }
@@ -188,19 +188,18 @@ fn rebuild(w: &Writer, r: &RebuildStats, into: &mut Object) {
     );
 }
 
-fn top_level(tree: &VdevNode, id: u64, pool: &Pool, as_int: bool) -> Object {
-    match tree.children.iter().find(|c| c.id == id) {
-        Some(child) => {
-            let name = vdev::name(child, Some(&pool.name), vdev::Naming::default());
-            vdev_json(child, &name, None, as_int)
-        }
-        None => Object::new(),
+/// An object with the name of a top-level device, without its number.
+fn top_level(tree: &VdevNode, id: u64, pool: &Pool) -> Object {
+    let mut object = Object::new();
+    if let Some(child) = tree.children.iter().find(|c| c.id == id) {
+        object.insert("name".into(), vdev::name(child, Some(&pool.name), vdev::Naming::default()).into());
     }
+    object
 }
 
 fn removal(w: &Writer, tree: &VdevNode, r: &RemovalStats, pool: &Pool) -> Object {
     use Unit::{Bytes, Plain, Time};
-    let mut object = top_level(tree, r.removing_vdev, pool, w.as_int);
+    let mut object = top_level(tree, r.removing_vdev, pool);
     object.insert("state".into(), upper(r.state.word()).into());
     w.all(
         &mut object,
@@ -225,7 +224,7 @@ fn checkpoint(w: &Writer, c: &CheckpointStats) -> Object {
 
 fn expansion(w: &Writer, tree: &VdevNode, e: &ExpandStats, pool: &Pool) -> Object {
     use Unit::{Bytes, Plain, Time};
-    let mut object = top_level(tree, e.expanding_vdev, pool, w.as_int);
+    let mut object = top_level(tree, e.expanding_vdev, pool);
     object.insert("state".into(), upper(e.state.word()).into());
     w.all(
         &mut object,
