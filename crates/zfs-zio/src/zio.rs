@@ -126,7 +126,8 @@ impl Zio {
             Err(Error::new(ErrorKind::KeyUnavailable, "reading an encrypted block"))
         } else {
             let key = CacheKey::new(self.instance, bp, crypt.is_some());
-            self.arc.get_or_load(key, bp.is_metadata(), || self.load(bp, bm, crypt, how))
+            let (metadata, speculative) = (bp.is_metadata(), how.speculative);
+            self.arc.get_or_load(key, metadata, speculative, || self.load(bp, bm, crypt, how))
         };
         result.map_err(|e| e.pool(&self.pool).at(bm))
     }

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const SHARDS: usize = 64;
 
-#[derive(Default)]
 struct Flight {
+    /// Its failure says nothing to those who really want the block: it was not counted.
+    speculative: bool,
     result: Mutex<Option<Result<Buf>>>,
     landed: Condvar,
 }
@@ -58,32 +59,37 @@ impl Flights {
         self.coalesced.load(Ordering::Relaxed)
     }
 
-    /// Runs `load`, or waits for the one that runs already.
-    pub(super) fn join(&self, key: CacheKey, load: impl FnOnce() -> Result<Buf>) -> Result<Buf> {
-        let (flight, first) = {
-            let mut table = self.shard(&key).lock();
-            match table.get(&key) {
-                Some(flight) => (flight.clone(), false),
-                None => {
-                    let flight = Arc::new(Flight::default());
-                    table.insert(key, flight.clone());
-                    (flight, true)
-                }
-            }
-        };
-        if first {
-            let mut landing = Landing { flights: self, key, flight, result: None };
-            let result = load();
-            landing.result = Some(result.clone());
-            return result;
-        }
-        self.coalesced.fetch_add(1, Ordering::Relaxed);
-        let mut result = flight.result.lock();
+    /// Runs `load`, or waits for the one that runs already. Somebody in earnest does not take a failure from a
+    /// speculative load, but tries again, so that the failure is noted.
+    pub(super) fn join(&self, key: CacheKey, speculative: bool, load: impl FnOnce() -> Result<Buf>) -> Result<Buf> {
         loop {
-            if let Some(result) = &*result {
-                return result.clone();
+            let flight = {
+                let mut table = self.shard(&key).lock();
+                match table.get(&key) {
+                    Some(flight) => flight.clone(),
+                    None => {
+                        let (result, landed) = (Mutex::new(None), Condvar::new());
+                        let flight = Arc::new(Flight { speculative, result, landed });
+                        table.insert(key, flight.clone());
+                        drop(table);
+                        let mut landing = Landing { flights: self, key, flight, result: None };
+                        let result = load();
+                        landing.result = Some(result.clone());
+                        return result;
+                    }
+                }
+            };
+            self.coalesced.fetch_add(1, Ordering::Relaxed);
+            let mut slot = flight.result.lock();
+            let result = loop {
+                match &*slot {
+                    Some(result) => break result.clone(),
+                    None => flight.landed.wait(&mut slot),
+                }
+            };
+            if result.is_ok() || speculative || !flight.speculative {
+                return result;
             }
-            flight.landed.wait(&mut result);
         }
     }
 }

@@ -162,12 +162,18 @@ impl ArcCache {
     }
 
     /// The block's logical bytes, loading them with `load` when nobody has them yet. An error goes to all who waited,
-    /// and is not cached.
-    pub fn get_or_load(&self, key: CacheKey, metadata: bool, load: impl FnOnce() -> Result<Loaded>) -> Result<Buf> {
+    /// and is not cached; one of a `speculative` load only to those who speculate too.
+    pub fn get_or_load(
+        &self,
+        key: CacheKey,
+        metadata: bool,
+        speculative: bool,
+        load: impl FnOnce() -> Result<Loaded>,
+    ) -> Result<Buf> {
         if let Some(found) = self.lookup(&key) {
             return found;
         }
-        self.flights.join(key, || {
+        self.flights.join(key, speculative, || {
             // It may have landed between the lookup and taking off.
             if let Some(found) = self.lookup(&key) {
                 return found;
@@ -251,7 +257,7 @@ mod tests {
     }
 
     fn put(arc: &ArcCache, n: u64, len: usize) -> Buf {
-        arc.get_or_load(key(n), true, || Ok(Loaded { plain: vec![n as u8; len].into(), packed: None })).unwrap()
+        arc.get_or_load(key(n), true, false, || Ok(Loaded { plain: vec![n as u8; len].into(), packed: None })).unwrap()
     }
 
     #[test]
@@ -306,7 +312,7 @@ mod tests {
             for _ in 0..8 {
                 s.spawn(|| {
                     gate.wait();
-                    let got = arc.get_or_load(key(7), false, || {
+                    let got = arc.get_or_load(key(7), false, false, || {
                         loads.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(std::time::Duration::from_millis(20));
                         Ok(Loaded { plain: vec![7; 10].into(), packed: None })
@@ -319,10 +325,29 @@ mod tests {
     }
 
     #[test]
+    fn earnest_readers_do_not_take_speculative_failures() {
+        let arc = ArcCache::new(1 << 20);
+        let gate = std::sync::Barrier::new(2);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let got = arc.get_or_load(key(3), false, true, || {
+                    gate.wait();
+                    std::thread::sleep(std::time::Duration::from_millis(30));
+                    Err(crate::Error::not_found("speculative"))
+                });
+                assert!(got.is_err());
+            });
+            gate.wait();
+            let load = || Ok(Loaded { plain: vec![1].into(), packed: None });
+            assert_eq!(arc.get_or_load(key(3), false, false, load).unwrap().len(), 1);
+        });
+    }
+
+    #[test]
     fn a_loader_that_panics_leaves_no_waiter_behind() {
         let arc = ArcCache::new(1 << 20);
         let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = arc.get_or_load(key(1), false, || panic!("loader"));
+            let _ = arc.get_or_load(key(1), false, false, || panic!("loader"));
         }));
         assert!(gone.is_err());
         assert_eq!(put(&arc, 1, 5).len(), 5);

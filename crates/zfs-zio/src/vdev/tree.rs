@@ -68,6 +68,9 @@ impl VdevStats {
     }
 }
 
+/// Largest top-level vdev believed in; keeps all arithmetic on offsets far from overflow.
+const MAX_ASIZE: u64 = 1 << 60;
+
 /// Ranges of txgs a vdev is known to lack, sorted; behind a lock of its own.
 type Dtl = RwLock<Vec<std::ops::Range<u64>>>;
 
@@ -391,6 +394,9 @@ impl VdevTree {
             }
             if top.kind.is_concrete() && !(9..=16).contains(&top.ashift) {
                 return Err(Error::corrupt(format!("top-level vdev {i} has an ashift of {}", top.ashift)));
+            }
+            if top.asize > MAX_ASIZE {
+                return Err(Error::corrupt(format!("top-level vdev {i} claims a size of {:#x}", top.asize)));
             }
             let mask = 1u64.checked_shl(top.metaslab_shift as u32).map_or(0, |m| m - 1);
             let (ashift, min) = (top.ashift as u32, top.asize & !mask);
