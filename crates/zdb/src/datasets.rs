@@ -11,9 +11,9 @@ use zfs_dmu::{Objset, Zap};
 use zfs_phys::dsl::{DeadlistPhys, RedactionListPhys};
 use zfs_phys::enums::{CompressKind, DmuObjectType, ObjsetType};
 use zfs_phys::feature::Feature;
+use zfs_spa::Result;
 use zfs_spa::dsl::figures::deadlist_entries;
 use zfs_spa::dsl::{Dataset, Dir, PropValue};
-use zfs_spa::Result;
 use zfs_spa::keys::CryptInfo as KeyInfo;
 
 /// Objects to dump, from a command line argument.
@@ -208,6 +208,7 @@ fn body(c: &mut Ctx<'_>, os: &Arc<Objset>, ds: Option<&Arc<Dataset>>, ranges: &[
     let mut header = true;
     if !ranges.is_empty() {
         ranges.iter().for_each(|r| range(c, os, r, &mut header));
+        p!(c.o, "\n");
         return;
     }
     if (c.opts.has('i') || c.opts.lvl('d') >= 2) && !ds.is_some_and(|d| d.is_snapshot()) {
@@ -419,7 +420,9 @@ mod tests {
         assert_eq!(Range::parse("0:-1"), Ok(Range { start: 0, end: u64::MAX, flags: all }));
         assert_eq!(Range::parse("0:9:fd").map(|r| r.flags), Ok(3));
         assert_eq!(Range::parse("0:9:A-f").map(|r| r.flags), Ok(all & !select::PLAIN_FILE));
-        for (bad, why) in [("x", "Invalid characters in object ID"), ("9:1", "Start object ID may not exceed end object ID")] {
+        for (bad, why) in
+            [("x", "Invalid characters in object ID"), ("9:1", "Start object ID may not exceed end object ID")]
+        {
             assert_eq!(Range::parse(bad), Err(why));
         }
     }

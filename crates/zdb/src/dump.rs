@@ -3,7 +3,6 @@
 use crate::ctx::Ctx;
 use crate::datasets::{self, Range};
 use crate::{blocks, metaslabs, nvprint, p, tables, text, uber, view};
-use zfs_phys::history::{HistoryPhys, records};
 use zfs_phys::{NvList, NvValue};
 use zfs_spa::Result;
 
@@ -116,29 +115,8 @@ fn config(c: &mut Ctx<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The records of the pool's history, oldest first.
-fn events(c: &Ctx<'_>) -> Result<Vec<NvList>> {
-    let Some(object) = c.pool.directory().lookup_u64(b"history")? else { return Ok(Vec::new()) };
-    let dn = c.pool.mos().dnode(object)?;
-    let h = HistoryPhys::decode(dn.bonus()?, dn.phys().endian)?;
-    let len = h.eof.saturating_sub(h.bof).min(view::max_offset(&dn));
-    let mut raw = Vec::new();
-    let mut at = h.bof;
-    while (raw.len() as u64) < len {
-        let from = h.physical(at);
-        let room = h.phys_max_off.saturating_sub(from);
-        let n = room.min(len - raw.len() as u64);
-        if n == 0 {
-            break;
-        }
-        raw.extend(dn.read_vec(from, n as usize)?);
-        at = at.saturating_add(n);
-    }
-    Ok(records(&raw))
-}
-
 fn history(c: &mut Ctx<'_>) -> Result<()> {
-    let events = events(c)?;
+    let events = c.pool.history()?.records;
     p!(c.o, "\nHistory:\n");
     for e in &events {
         let when = e.u64("history time").map(text::stamp).unwrap_or_default();

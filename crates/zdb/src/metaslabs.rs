@@ -114,7 +114,7 @@ fn metaslab(c: &mut Ctx<'_>, v: &VdevLayout, m: &Metaslab) -> Result<()> {
 /// How badly free space is cut up, percent: the average over the free bytes of what their segment's size costs
 /// (`zfs_frag_table`: 100 for 512 bytes, 0 from 16 MiB).
 fn fragmentation(histogram: &[u64], shift: usize) -> u64 {
-    const COST: [u64; 17] = [100, 100, 98, 95, 90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 5, 0, 0];
+    const COST: [u64; 21] = [100, 99, 97, 93, 88, 83, 77, 71, 64, 57, 50, 43, 36, 29, 23, 17, 12, 7, 3, 1, 0];
     let (mut total, mut cost) = (0u64, 0u64);
     for (i, n) in histogram.iter().enumerate().filter(|(_, n)| **n != 0) {
         let bits = (i + shift).min(63);
@@ -126,6 +126,16 @@ fn fragmentation(histogram: &[u64], shift: usize) -> u64 {
     cost.checked_div(total).unwrap_or(0)
 }
 
+/// Average of the metaslabs' fragmentation; those that nothing was allocated from have none.
+fn average(v: &VdevLayout) -> u64 {
+    let one = |m: &Metaslab| match &m.phys {
+        None => Some(0),
+        Some(p) => p.histogram.as_ref().map(|h| fragmentation(h, v.config.ashift as usize)),
+    };
+    let known: Vec<u64> = v.metaslabs.iter().filter_map(one).collect();
+    known.iter().sum::<u64>().checked_div(known.len() as u64).unwrap_or(0)
+}
+
 fn segments(c: &mut Ctx<'_>, v: &VdevLayout, start: u64, size: u64) {
     let (mut at, end) = (start, start.saturating_add(size));
     let mut histogram = [0u64; 64];
@@ -133,7 +143,8 @@ fn segments(c: &mut Ctx<'_>, v: &VdevLayout, start: u64, size: u64) {
     let mut free = |from: u64, to: u64| {
         let len = to.saturating_sub(from);
         if len > 0 {
-            count += 1;
+            // Smaller ones are not in the tree that is counted (`zfs_metaslab_by_size_min_shift`).
+            count += u64::from(len >= 1 << 14);
             largest = largest.max(len);
             space += len;
             histogram.iter_mut().skip(len.ilog2() as usize).take(1).for_each(|n| *n += 1);
@@ -249,7 +260,14 @@ fn indirect(c: &mut Ctx<'_>, v: &VdevLayout) -> Result<()> {
     for (i, m) in v.mapping.iter().enumerate() {
         let (len, d) = (m.dst.asize(), &m.dst);
         let gone = counts.get(i).copied().unwrap_or(0);
-        p!(c.o, "\t<{:x}:{:x}:{len:x}> -> <{:x}:{:x}:{len:x}> ({gone:x} obsolete)\n", v.id, m.src, d.vdev(), d.offset());
+        p!(
+            c.o,
+            "\t<{:x}:{:x}:{len:x}> -> <{:x}:{:x}:{len:x}> ({gone:x} obsolete)\n",
+            v.id,
+            m.src,
+            d.vdev(),
+            d.offset()
+        );
     }
     p!(c.o, "\n");
     if let Some(sm) = v.top_zap_entry(c.pool.mos(), b"com.delphix:indirect_obsolete_sm")?.filter(|o| *o != 0) {
@@ -273,14 +291,18 @@ pub fn groups(c: &mut Ctx<'_>) -> Result<()> {
             let shifted = group.iter_mut().skip(v.config.ashift as usize);
             shifted.zip(h).for_each(|(a, b)| *a += b);
         }
-        let pct = fragmentation(&group, 0);
+        let pct = average(v);
         p!(c.o, "\tvdev {:10}\t\tmetaslabs{:5}\t\tfragmentation{pct:3}%\n", v.id, v.metaslabs.len());
         text::histogram(c.o, &group, 0);
         if v.class == Class::Normal {
             pool.iter_mut().zip(&group).for_each(|(a, b)| *a += b);
         }
     }
-    let (name, pct) = (c.pool.name().clone(), fragmentation(&pool, 0));
+    let normal = || all.vdevs.values().filter(|v| !v.is_indirect() && v.class == Class::Normal);
+    let size = |v: &VdevLayout| v.metaslabs.iter().map(|m| v.extent(m.id).1 >> 9).sum::<u64>();
+    let cost: u64 = normal().map(|v| average(v).saturating_mul(size(v))).sum();
+    let pct = cost.checked_div(normal().map(size).sum()).unwrap_or(0);
+    let name = c.pool.name().clone();
     p!(c.o, "\tpool {name}\tfragmentation\t{pct:3}%\n");
     text::histogram(c.o, &pool, 0);
     Ok(())

@@ -71,42 +71,18 @@ pub const OUTPUT: &[Opt] = &[
     opt('s', "io-stats", "", Dump, "report stats on zdb's I/O"),
     opt('S', "simulate-dedup", "", Dump, "simulate dedup to measure effect"),
     opt('v', "verbose", "", Modifier, "verbose (applies to all others)"),
-    opt(
-        'y',
-        "livelist",
-        "",
-        Dump,
-        "perform livelist and metaslab validation on any livelists being deleted",
-    ),
+    opt('y', "livelist", "", Dump, "perform livelist and metaslab validation on any livelists being deleted"),
 ];
 
 /// Options that go with others, in the order of the usage text.
 pub const WITH_OTHERS: &[Opt] = &[
-    opt(
-        'A',
-        "ignore-assertions",
-        "",
-        Modifier,
-        "ignore assertions (-A), enable panic recovery (-AA) or both (-AAA)",
-    ),
+    opt('A', "ignore-assertions", "", Modifier, "ignore assertions (-A), enable panic recovery (-AA) or both (-AAA)"),
     opt('e', "exported", "", Modifier, "pool is exported/destroyed/has altroot/not in a cachefile"),
-    opt(
-        'F',
-        "automatic-rewind",
-        "",
-        Modifier,
-        "attempt automatic rewind within safe range of transaction groups",
-    ),
+    opt('F', "automatic-rewind", "", Modifier, "attempt automatic rewind within safe range of transaction groups"),
     opt('G', "dump-debug-msg", "", Absent, "dump zfs_dbgmsg buffer before exiting"),
     opt('I', "inflight", "inflight=INTEGER", Value, "specify the maximum number of checksumming I/Os [default is 200]"),
     opt('K', "key", "key=KEY", Value, "decryption key for encrypted dataset"),
-    opt(
-        'o',
-        "option",
-        "option=\"OPTION=INTEGER\"",
-        AbsentValue,
-        "set global variable to an unsigned 32-bit integer",
-    ),
+    opt('o', "option", "option=\"OPTION=INTEGER\"", AbsentValue, "set global variable to an unsigned 32-bit integer"),
     opt('p', "path", "path==PATH", Value, "use one or more with -e to specify path to vdev dir"),
     opt('P', "parseable", "", Modifier, "print numbers in parseable form"),
     opt('q', "skip-label", "", Modifier, "don't print label contents"),
@@ -117,13 +93,7 @@ pub const WITH_OTHERS: &[Opt] = &[
     opt('V', "verbatim", "", Modifier, "do verbatim import"),
     opt('x', "dump-blocks", "dump-blocks=PATH", AbsentValue, "dump all read blocks into specified directory"),
     opt('X', "extreme-rewind", "", Modifier, "attempt extreme rewind (does not work with dataset)"),
-    opt(
-        'Y',
-        "all-reconstruction",
-        "",
-        Modifier,
-        "attempt all reconstruction combinations for split blocks",
-    ),
+    opt('Y', "all-reconstruction", "", Modifier, "attempt all reconstruction combinations for split blocks"),
     opt('Z', "zstd-headers", "", Dump, "show ZSTD headers "),
 ];
 
@@ -284,9 +254,11 @@ impl Opts {
                 };
                 let row = by_long(name)?;
                 let value = match (takes_value(row), value) {
-                    (true, None) => Some(argv.next().ok_or_else(|| {
-                        Refusal::Usage(format!("zdb: option '--{}' requires an argument", row.long))
-                    })?),
+                    (true, None) => {
+                        Some(argv.next().ok_or_else(|| {
+                            Refusal::Usage(format!("zdb: option '--{}' requires an argument", row.long))
+                        })?)
+                    }
                     (true, v) => v,
                     (false, Some(_)) => {
                         return Err(Refusal::Usage(format!("zdb: option '--{}' doesn't allow an argument", row.long)));
@@ -307,9 +279,8 @@ impl Opts {
     fn cluster(&mut self, letters: &str, argv: &mut impl Iterator<Item = String>) -> Result<(), Refusal> {
         let mut rest = letters.chars();
         while let Some(c) = rest.next() {
-            let row = all()
-                .find(|r| r.short == c)
-                .ok_or_else(|| Refusal::Usage(format!("zdb: invalid option -- '{c}'")))?;
+            let row =
+                all().find(|r| r.short == c).ok_or_else(|| Refusal::Usage(format!("zdb: invalid option -- '{c}'")))?;
             if takes_value(row) {
                 let tail = rest.as_str().to_owned();
                 let value = if tail.is_empty() { argv.next() } else { Some(tail) };
@@ -432,7 +403,10 @@ mod tests {
     fn levels_add_up_and_verbose_raises_them() {
         let o = parse("-e tank -bcc -p /a --path=/b -vv 7").unwrap();
         assert_eq!((o.lvl('b'), o.lvl('c'), o.lvl('d'), o.lvl('e')), (3, 4, 0, 3));
-        assert_eq!((o.args.as_slice(), o.paths.as_slice()), (&["tank", "7"].map(String::from)[..], &["/a", "/b"].map(String::from)[..]));
+        assert_eq!(
+            (o.args.as_slice(), o.paths.as_slice()),
+            (&["tank", "7"].map(String::from)[..], &["/a", "/b"].map(String::from)[..])
+        );
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn parse<'a>(c: &mut Ctx<'_>, thing: &'a str) -> Result<Spec<'a>, String> {
     if psize % 512 != 0 || lsize % 512 != 0 {
         return Err(refuse("size must be a multiple of sector size"));
     }
-    if offset % 512 != 0 {
+    if !offset.is_multiple_of(512) {
         return Err(refuse("offset must be a multiple of sector size"));
     }
     let flags = flags(c, parts.next().unwrap_or_default());
@@ -242,7 +242,8 @@ fn checksums(c: &mut Ctx<'_>, raw: &[u8]) {
     let salt = c.pool.directory().lookup(b"org.illumos:checksum_salt").ok().flatten().map(|v| v.bytes());
     let salt: Option<[u8; 32]> = salt.and_then(|b| b.try_into().ok());
     for kind in (0..=u8::MAX).map_while(ChecksumKind::from_raw) {
-        if zfs_codec::checksum::is_embedded(kind) {
+        let plain = !matches!(kind, ChecksumKind::Off | ChecksumKind::Noparity);
+        if !plain || zfs_codec::checksum::is_embedded(kind) {
             continue;
         }
         if let Some(w) = zfs_codec::checksum::compute(kind, raw, Endian::NATIVE, salt.as_ref()) {

@@ -110,10 +110,8 @@ pub fn ddts(c: &mut Ctx<'_>) -> Result<()> {
                 continue;
             }
             p!(c.o, "{} contents:\n\n", object.name);
-            let mut i = 0;
             t.iterate(&mos, object, |e| {
-                i += 1;
-                entry(c, &t, &e, i);
+                entry(c, &t, &e, e.cookie);
                 Ok(())
             })?;
             p!(c.o, "\n");

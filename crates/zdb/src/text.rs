@@ -88,12 +88,22 @@ mod tests {
 
     #[test]
     fn numbers() {
-        let table =
-            [(0, "0"), (1023, "1023"), (1024, "1K"), (1025, "1.00K"), (10239, "10.0K"), (102_399, "100K"), (1536, "1.50K")];
+        let table = [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1K"),
+            (1025, "1.00K"),
+            (10239, "10.0K"),
+            (102_399, "100K"),
+            (1536, "1.50K"),
+        ];
         for (n, want) in table {
             assert_eq!(nicenum(n, false), want);
         }
-        assert_eq!((nicebytes(5, false), nicebytes(5, true), nicenum(4096, true)), ("5B".into(), "5".into(), "4096".into()));
+        assert_eq!(
+            (nicebytes(5, false), nicebytes(5, true), nicenum(4096, true)),
+            ("5B".into(), "5".into(), "4096".into())
+        );
         assert_eq!(ratio(0.0, 0.0, 5), " -nan");
     }
 }

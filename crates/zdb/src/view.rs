@@ -207,8 +207,13 @@ fn dsl_dir(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
     p!(c.o, "\t\treserved = {}\n\t\tprops_zapobj = {}\n", n(d.reserved), d.props_zapobj);
     p!(c.o, "\t\tdeleg_zapobj = {}\n\t\tflags = {:x}\n", d.deleg_zapobj, d.flags);
     let u = &d.breakdown;
-    let parts =
-        [("HEAD", u.head), ("SNAP", u.snap), ("CHILD", u.child), ("CHILD_RSRV", u.child_reserved), ("REFRSRV", u.ref_reserved)];
+    let parts = [
+        ("HEAD", u.head),
+        ("SNAP", u.snap),
+        ("CHILD", u.child),
+        ("CHILD_RSRV", u.child_reserved),
+        ("REFRSRV", u.ref_reserved),
+    ];
     parts.iter().for_each(|(name, v)| p!(c.o, "\t\tused_breakdown[{name}] = {}\n", nice(c.opts, *v)));
     p!(c.o, "\t\tclones = {}\n", d.clones);
     Ok(())

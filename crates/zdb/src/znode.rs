@@ -114,16 +114,25 @@ fn attributes(c: &mut Ctx<'_>, os: &Arc<Objset>, files: &Files, h: &SaHandle) ->
     use ZplAttr as A;
     let word = |a| h.get_u64(a);
     let time = |a| h.get_time(a);
-    let all = (word(A::Uid)?, word(A::Gid)?, word(A::Links)?, word(A::Gen)?, word(A::Mode)?, word(A::Parent)?, word(A::Size)?);
+    let all = (
+        word(A::Uid)?,
+        word(A::Gid)?,
+        word(A::Links)?,
+        word(A::Gen)?,
+        word(A::Mode)?,
+        word(A::Parent)?,
+        word(A::Size)?,
+    );
     let (Some(uid), Some(gid), Some(links), Some(gen_), Some(mode), Some(parent), Some(size)) = all else {
         return Ok(());
     };
     let Some(flags) = word(A::Flags)? else { return Ok(()) };
     if c.opts.lvl('d') > 4 {
         let object = h.dnode().object();
-        let queued = files.unlinked.as_ref().is_some_and(|q| {
-            q.lookup(format!("{object:x}").as_bytes()).ok().flatten().is_some()
-        });
+        let queued = files
+            .unlinked
+            .as_ref()
+            .is_some_and(|q| q.lookup(format!("{object:x}").as_bytes()).ok().flatten().is_some());
         p!(c.o, "\tpath\t");
         match path(os, files, object) {
             _ if queued => p!(c.o, "on delete queue"),

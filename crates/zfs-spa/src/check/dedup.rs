@@ -23,6 +23,8 @@ pub struct DdtEntry {
     pub key: DdtKey,
     /// Its copies: one for flat tables, four for legacy ones.
     pub phys: Vec<DdtPhys>,
+    /// Position behind it in its ZAP; 0 in logs.
+    pub cookie: u64,
 }
 
 /// One object of a table.
@@ -152,7 +154,8 @@ impl DdtTable {
             let Some(words) = entry.words().first_chunk::<5>() else {
                 return Err(Error::corrupt("a dedup key of the wrong length"));
             };
-            f(DdtEntry { key: DdtKey::from_words(*words), phys: self.unpack(&entry.value.bytes())? })?;
+            let phys = self.unpack(&entry.value.bytes())?;
+            f(DdtEntry { key: DdtKey::from_words(*words), phys, cookie: entry.next_cookie })?;
         }
         Ok(())
     }
@@ -165,7 +168,7 @@ impl DdtTable {
             let Some((buf, endian)) = dnode.read_block_endian(blkid)? else { continue };
             for e in decode_log_block(&buf, endian, self.is_flat())? {
                 if log.header.checkpoint.is_none_or(|c| e.key > c) {
-                    f(DdtEntry { key: e.key, phys: e.phys });
+                    f(DdtEntry { key: e.key, phys: e.phys, cookie: 0 });
                 }
             }
         }

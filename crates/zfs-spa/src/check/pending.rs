@@ -21,9 +21,11 @@ const BPTREE_ENTRY: usize = 168;
 /// State of a removal that is running (`DSS_SCANNING`).
 const REMOVAL_RUNNING: u64 = 1;
 
+type Step = fn(&Walk<'_>) -> Result<()>;
+
 /// Runs each step; what fails is a problem, and the next step follows.
 pub fn visit(w: &Walk<'_>) {
-    let steps: [(&'static str, fn(&Walk<'_>) -> Result<()>); 5] = [
+    let steps: [(&'static str, Step); 5] = [
         ("deferred frees", |w| list(w, b"sync_bplist")),
         ("pool snapshot frees", |w| list(w, b"free_bpobj")),
         ("running removal", removing),

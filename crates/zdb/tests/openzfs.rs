@@ -1,0 +1,136 @@
+//! The same command lines as OpenZFS's zdb, on every pool there is: the output must be the same, byte for byte.
+
+use std::path::Path;
+use std::process::Command;
+use uzfs_testkit::corpus::{self, POOLS};
+
+const OPENZFS: &str = "/usr/sbin/zdb";
+
+fn openzfs() -> bool {
+    let there = Path::new(OPENZFS).exists();
+    if !there {
+        println!("skipped: {OPENZFS} is not installed");
+    }
+    there
+}
+
+struct Ran {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+fn run(program: &str, args: &[&str]) -> Ran {
+    let got = Command::new(program).args(args).env("TZ", "UTC").output().unwrap();
+    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+    Ran { out: text(got.stdout), err: text(got.stderr), code: got.status.code() }
+}
+
+/// First line that differs.
+fn difference(ours: &str, theirs: &str) -> Option<String> {
+    let (mut a, mut b) = (ours.lines(), theirs.lines());
+    for n in 1.. {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (x, y) if x == y => {}
+            (x, y) => return Some(format!("line {n}:\n  ours:    {x:?}\n  openzfs: {y:?}")),
+        }
+    }
+    None
+}
+
+fn compare(pools: &[&str], args: &[&str]) {
+    if !openzfs() {
+        return;
+    }
+    let mut bad = Vec::new();
+    for spec in POOLS.iter().filter(|s| pools.is_empty() || pools.contains(&s.name)) {
+        let pool = match corpus::open(spec) {
+            Ok(p) => p,
+            Err(why) => {
+                println!("{}: skipped: {why}", spec.name);
+                continue;
+            }
+        };
+        let dir = pool.devices.to_string_lossy().into_owned();
+        let mut line = vec!["-e", "-p", &dir];
+        line.extend(args);
+        line.push(spec.name);
+        let (ours, theirs) = (run(env!("CARGO_BIN_EXE_zdb"), &line), run(OPENZFS, &line));
+        match difference(&ours.out, &theirs.out) {
+            None if ours.code == theirs.code => println!("{}: same", spec.name),
+            None => bad.push(format!("{}: exit {:?}, openzfs {:?}: {}", spec.name, ours.code, theirs.code, ours.err)),
+            Some(d) => bad.push(format!("{}: {d}\n{}", spec.name, ours.err)),
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn every_pool_is_whole_and_counted_alike() {
+    compare(&[], &["-bcc"]);
+}
+
+#[test]
+fn tables_of_blocks() {
+    compare(&["basic", "gang", "removed", "classes"], &["-bbbb"]);
+}
+
+#[test]
+fn datasets_and_objects() {
+    compare(&["basic", "v28", "acls", "vol", "longnames", "crypt", "zil", "quotas", "algos"], &["-L", "-dddd"]);
+}
+
+#[test]
+fn configuration_history_and_root() {
+    compare(&["basic", "v28", "expanded", "dr2"], &["-Chu"]);
+}
+
+#[test]
+fn shared_blocks() {
+    compare(&["dedup", "legacydedup"], &["-DDDDD"]);
+    compare(&["dedup", "z1x3", "gang"], &["-S"]);
+    compare(&["reflink", "basic"], &["-TTTT"]);
+}
+
+#[test]
+fn metaslabs() {
+    compare(&["basic", "classes", "removed", "dr1"], &["-mm"]);
+}
+
+#[test]
+fn labels() {
+    if !openzfs() {
+        return;
+    }
+    for name in ["basic", "classes", "expanded", "v28"] {
+        let Some(Ok(pool)) = POOLS.iter().find(|s| s.name == name).map(corpus::open) else { continue };
+        for device in pool.device_names() {
+            let path = pool.devices.join(device).to_string_lossy().into_owned();
+            for flags in ["-l", "-lll", "-lu", "-luuuu", "-luq"] {
+                let line = [flags, path.as_str()];
+                let (ours, theirs) = (run(env!("CARGO_BIN_EXE_zdb"), &line), run(OPENZFS, &line));
+                assert_eq!(difference(&ours.out, &theirs.out), None, "{flags} {path}");
+                assert_eq!(ours.code, theirs.code, "{flags} {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn usage_and_refusals() {
+    let zdb = env!("CARGO_BIN_EXE_zdb");
+    let odd = run(zdb, &["-Q"]);
+    assert_eq!(odd.code, Some(2));
+    assert!(odd.err.starts_with("zdb: invalid option -- 'Q'\nUsage:\tzdb [-AbcdDFGhikLMPsvXy]"), "{}", odd.err);
+    let absent = run(zdb, &["-B", "tank/54"]);
+    assert_eq!((absent.code, absent.err.lines().count()), (Some(2), 1));
+    let none = run(zdb, &["-e", "-p", "/nonexistent", "no-such-pool"]);
+    assert_eq!(none.code, Some(1));
+    assert_eq!(none.err, "zdb: can't open 'no-such-pool': No such file or directory\n");
+    if openzfs() {
+        // The name in front of the first line is how the program was called.
+        let theirs = run(OPENZFS, &["-Q"]);
+        assert_eq!(difference(&odd.err, &theirs.err.replacen(OPENZFS, "zdb", 1)), None);
+    }
+}
