@@ -298,7 +298,7 @@ pub fn load(name: &str, place: &Path) -> (Pool, Vec<Dataset>, Vec<HistoryRecord>
         zpl_version: 5,
         txg: U64(77),
         hostid: 0,
-        readonly: true,
+        readonly: false,
         failmode: "wait".into(),
         disabled_features: disabled,
         unsupported_features: vec![],
