@@ -230,13 +230,10 @@ impl Out {
 
 /// The header of a reply of `len` bytes in all; `errno` is 0 or positive.
 pub fn out_header(len: usize, errno: i32, unique: u64) -> [u8; OUT_HEADER] {
-    let mut h = [0; OUT_HEADER];
-    let len = u32::try_from(len).unwrap_or(u32::MAX);
-    for (at, bytes) in [(0, len.to_ne_bytes()), (4, (-errno).to_ne_bytes())] {
-        h[at..at + 4].copy_from_slice(&bytes);
-    }
-    h[8..].copy_from_slice(&unique.to_ne_bytes());
-    h
+    let [l0, l1, l2, l3] = u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes();
+    let [e0, e1, e2, e3] = (-errno).to_ne_bytes();
+    let [u0, u1, u2, u3, u4, u5, u6, u7] = unique.to_ne_bytes();
+    [l0, l1, l2, l3, e0, e1, e2, e3, u0, u1, u2, u3, u4, u5, u6, u7]
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!
 //! Life cycle: every thread has a queue of its own (a clone of the device) and answers what it took, so a request
 //! never changes threads. Threads end when the kernel reports the mount gone.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod abi;
 mod attrs;

@@ -49,7 +49,7 @@ const WANTED: u64 = flag::ASYNC_READ
 pub struct MountConfig {
     /// How it looks to the kernel.
     pub spec: MountSpec,
-    /// Threads that answer; 0 for one a processor, two at least.
+    /// Threads that answer; 0 for a number that keeps devices busy: requests wait for them on their thread.
     pub threads: usize,
 }
 
@@ -105,7 +105,7 @@ impl Mount {
         let flags = handshake(&device, vfs.dataset().posix_acls())?;
         let server = Server::new(vfs, flags & flag::NO_OPEN_SUPPORT != 0, flags & flag::NO_OPENDIR_SUPPORT != 0);
         let count = match config.threads {
-            0 => std::thread::available_parallelism().map_or(2, |n| n.get().max(2)),
+            0 => std::thread::available_parallelism().map_or(8, |n| (2 * n.get()).clamp(8, 64)),
             n => n,
         };
         let shared = Arc::new(Shared { server, running: AtomicUsize::new(count), on_end: Mutex::new(None) });
