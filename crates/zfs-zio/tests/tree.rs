@@ -212,3 +212,28 @@ fn removed_vdevs_are_followed_through_every_mapping() {
     assert_eq!(zio.read(&bp, &bm, None).unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(zio.set_indirect_mapping(2, vec![]).is_err());
 }
+
+#[test]
+fn a_disk_half_resilvered_is_not_blamed() {
+    let d = disks(3);
+    let replacing = nv("replacing", 51, &[], vec![file(900), file(100)]);
+    let t = tree(vec![top("raidz", 0, &[("nparity", 1)], vec![replacing, file(101), file(102)])], &d);
+    t.find(100).unwrap().set_dtl(vec![0..4, 5..6]);
+    assert!(t.find(51).unwrap().is_stale(5) && !t.find(51).unwrap().is_stale(4));
+    let data = noise(4 << 12);
+    let g = zfs_zio::vdev::raidz::map::RaidzGeometry::new(12, 3, 1, &[], false).unwrap();
+    let map = g.map(0, data.len(), 5, None);
+    let cols = &map.rows[0].cols;
+    let columns: Vec<&[u8]> = cols[1..].iter().map(|c| &data[c.mem..c.mem + c.size]).collect();
+    let mut parity = vec![0u8; cols[0].size];
+    raidz::generate(&mut [&mut parity], &columns);
+    for (col, bytes) in cols.iter().zip(std::iter::once(&parity[..]).chain(columns)) {
+        if col.child != 0 {
+            d[col.child].write_at(VDEV_LABEL_START_SIZE + col.offset as u64, bytes);
+        }
+    }
+    let zio = Zio::new("r", t, Arc::new(ArcCache::new(1 << 20)), None);
+    let bp = pointer(&data, Dva::new(0, 0, 6 << 12, false));
+    assert_eq!(zio.read(&bp, &Zbookmark::default(), None).unwrap().as_slice(), &data[..]);
+    assert_eq!(zio.errors().damage(), []);
+}

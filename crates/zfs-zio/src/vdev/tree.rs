@@ -213,9 +213,12 @@ impl Vdev {
         *self.reflow.read()
     }
 
-    /// Whether the vdev is known to lack something written in `birth`.
+    /// Whether the vdev is known to lack something written in `birth`; a mirror of whatever kind lacks what all its
+    /// sides lack.
     pub fn is_stale(&self, birth: u64) -> bool {
+        let mirror = matches!(self.config.kind, VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare);
         self.dtl.read().iter().any(|r| r.contains(&birth))
+            || (mirror && self.children.iter().all(|c| !c.state().is_readable() || c.is_stale(birth)))
     }
 
     /// Reads `buf.len()` bytes at `offset` of the vdev's allocatable area until [`ReadIo::good`] accepts them.
