@@ -48,7 +48,9 @@ pub fn read_mapping(mos: &Arc<Objset>, object: u64) -> Result<Vec<IndirectMappin
     let bytes = phys.num_entries.checked_mul(MAPPING_ENTRY_SIZE as u64).filter(|b| *b <= MAX_MAPPING);
     let bytes = bytes.ok_or_else(|| Error::corrupt("a mapping that is too large"))?;
     let data = dnode.read_vec(0, bytes as usize)?;
-    Ok(decode_entries(&data, dnode.phys().endian)?)
+    // Pools move between machines, but not while a mapping is being written: one byte order holds for all of it.
+    let order = dnode.read_block_endian(0)?.map_or(dnode.phys().endian, |(_, endian)| endian);
+    Ok(decode_entries(&data, order)?)
 }
 
 /// Hands the zio what each leaf is known to lack.

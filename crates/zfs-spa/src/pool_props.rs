@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use zfs_dmu::{Result, Zap};
 use zfs_phys::feature::{FEATURES, Feature};
-use zfs_zio::{VdevAux, VdevState};
+use zfs_phys::label::VDEV_LABEL_SIZE;
+use zfs_zio::{Vdev, VdevAux, VdevKind, VdevState};
 
 /// Version of pools with feature flags.
 const VERSION_FEATURES: u64 = 5000;
@@ -167,14 +168,29 @@ pub struct VdevSpace {
     pub checkpoint: u64,
 }
 
+fn device_size(vdev: &Vdev) -> u64 {
+    vdev.device().map_or(0, |d| d.size() - d.size() % VDEV_LABEL_SIZE)
+}
+
 impl Pool {
+    fn smallest_below(&self, guid: u64) -> u64 {
+        let leaves = self.zio().vdevs().find(guid).map(Vdev::leaves).unwrap_or_default();
+        leaves.into_iter().map(device_size).filter(|s| *s != 0).min().unwrap_or(0)
+    }
+
     /// Space of every vdev by guid; the root's is the pool's.
     pub fn vdev_space(self: &Arc<Self>) -> Result<BTreeMap<u64, VdevSpace>> {
         let space = self.space()?;
         let mut out = BTreeMap::new();
-        for leaf in self.zio().vdevs().leaves() {
-            let pspace = leaf.device().map_or(0, |d| d.size() - d.size() % zfs_phys::label::VDEV_LABEL_SIZE);
-            out.insert(leaf.guid(), VdevSpace { pspace, ..VdevSpace::default() });
+        let mut pending = vec![self.zio().vdevs().root()];
+        while let Some(vdev) = pending.pop() {
+            let pspace = match vdev.config.kind {
+                // A distributed spare is as large as the smallest device it is spread over.
+                VdevKind::DraidSpare { top_guid, .. } => self.smallest_below(top_guid),
+                _ => device_size(vdev),
+            };
+            out.insert(vdev.guid(), VdevSpace { pspace, ..VdevSpace::default() });
+            pending.extend(&vdev.children);
         }
         for (top, vdev) in space.tops.iter().zip(&self.zio().vdevs().root().children) {
             let have: &mut VdevSpace = out.entry(vdev.guid()).or_default();

@@ -8,7 +8,7 @@ use crate::pool::Pool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use zfs_dmu::spacemap::SpaceMap;
-use zfs_dmu::{Error, Objset, Result, Zap};
+use zfs_dmu::{Dnode, Error, Objset, Result, Zap};
 use zfs_phys::feature::Feature;
 use zfs_phys::read::u64_at;
 use zfs_phys::spacemap::{MapType, SmEntry};
@@ -238,6 +238,20 @@ fn vdev_growth(vdev: &Vdev) -> u64 {
     most.saturating_sub(vdev.config.asize)
 }
 
+/// The first `count` words of an array object; each block has a byte order of its own.
+fn read_words(dnode: &Dnode, count: usize) -> Result<Vec<u64>> {
+    let per_block = (dnode.datablksz() / 8).max(1) as usize;
+    let mut out = Vec::new();
+    while out.len() < count {
+        let want = per_block.min(count - out.len());
+        match dnode.read_block_endian((out.len() / per_block) as u64)? {
+            Some((buf, endian)) => out.extend((0..want).map(|i| u64_at(&buf, i * 8, endian).unwrap_or(0))),
+            None => out.resize(out.len() + want, 0),
+        }
+    }
+    Ok(out)
+}
+
 fn load_metaslabs(
     mos: &Arc<Objset>,
     vdev: &Vdev,
@@ -248,11 +262,7 @@ fn load_metaslabs(
     if count == 0 || vdev.config.metaslab_array == 0 {
         return Ok(Vec::new());
     }
-    let words = |object: u64| -> Result<Vec<u64>> {
-        let dnode = mos.dnode(object)?;
-        let bytes = dnode.read_vec(0, count as usize * 8)?;
-        Ok((0..count as usize).map(|i| u64_at(&bytes, i * 8, dnode.phys().endian).unwrap_or(0)).collect())
-    };
+    let words = |object: u64| mos.dnode(object).and_then(|dnode| read_words(&dnode, count as usize));
     let objects = words(vdev.config.metaslab_array)?;
     let flushed = match unflushed {
         Some(object) => words(object)?,

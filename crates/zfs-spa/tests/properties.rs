@@ -207,6 +207,11 @@ fn pool_differences(dir: &Path, pool: &Arc<Pool>) -> zfs_spa::Result<Vec<String>
     Ok(wrong)
 }
 
+fn push_all(vdev: &zfs_zio::Vdev, order: &mut Vec<u64>) {
+    order.push(vdev.guid());
+    vdev.children.iter().for_each(|c| push_all(c, order));
+}
+
 /// Rows of `zpool list -v` against the space of vdevs, in order; cache devices and spares have their own figures.
 fn list_differences(dir: &Path, pool: &Arc<Pool>) -> zfs_spa::Result<Vec<String>> {
     let text = std::fs::read_to_string(dir.join("zpool-list")).unwrap();
@@ -222,8 +227,7 @@ fn list_differences(dir: &Path, pool: &Arc<Pool>) -> zfs_spa::Result<Vec<String>
             .collect::<Vec<_>>()
     };
     for top in [classes(false, false), classes(false, true), classes(true, false)].concat() {
-        order.push(top.guid());
-        order.extend(top.children.iter().map(|c| c.guid()));
+        push_all(top, &mut order);
     }
     let rows = text.lines().filter(|l| l.contains('\t')).map(|l| l.trim_start().split('\t').collect::<Vec<_>>());
     let mut wrong = Vec::new();
