@@ -22,6 +22,8 @@ use uzfs_proto::place::socket_path;
 
 /// Longest wait for a daemon to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause before the next try while another daemon is starting or ending.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Effective user id of this process.
 pub fn euid() -> u32 {
@@ -43,28 +45,27 @@ fn daemon_program() -> PathBuf {
 }
 
 /// Connects to the daemon of this user and starts it if nobody listens. The error is a sentence.
+///
+/// A daemon that is just ending still holds its lock, so that a new one finds the place taken and
+/// ends; then this waits a moment and starts another.
 pub fn connect() -> Result<Connection, String> {
     let path = socket_path(euid(), |name| std::env::var(name).ok());
     let shown = path.display();
-    let error = match UnixStream::connect(&path) {
-        Ok(stream) => return trusted(stream, &path),
-        Err(e) => e,
-    };
-    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
-        return Err(format!("cannot connect to uzfsd at {shown}: {error}"));
-    }
-    if std::env::var_os("UZFS_NO_AUTOSTART").is_some() {
-        return Err(format!("uzfsd is not running: nobody listens at {shown}"));
-    }
-    start(&path)?;
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match UnixStream::connect(&path) {
+        let error = match UnixStream::connect(&path) {
             Ok(stream) => return trusted(stream, &path),
-            Err(e) if Instant::now() > deadline => {
-                return Err(format!("cannot connect to uzfsd at {shown}: {e}"));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) => e,
+        };
+        let absent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+        if !absent || Instant::now() > deadline {
+            return Err(format!("cannot connect to uzfsd at {shown}: {error}"));
+        }
+        if std::env::var_os("UZFS_NO_AUTOSTART").is_some() {
+            return Err(format!("uzfsd is not running: nobody listens at {shown}"));
+        }
+        if !start(&path)? {
+            std::thread::sleep(RETRY);
         }
     }
 }
@@ -106,7 +107,8 @@ fn said(socket: &Path, begin: u64) -> String {
     }
 }
 
-fn start(socket: &Path) -> Result<(), String> {
+/// Starts a daemon and waits until it listens; false if another one has the place.
+fn start(socket: &Path) -> Result<bool, String> {
     let program = daemon_program();
     let cannot = |e: std::io::Error| format!("cannot start {}: {e}", program.display());
     let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
@@ -133,11 +135,9 @@ fn start(socket: &Path) -> Result<(), String> {
     ours.set_read_timeout(Some(START_TIMEOUT)).map_err(cannot)?;
     let mut word = [0u8; 1];
     match (&ours).read(&mut word) {
-        Ok(1) => Ok(()),
+        Ok(1) => Ok(true),
         Ok(_) => match child.wait() {
-            // Another daemon was faster, or this one failed and said why on standard error; the
-            // caller's next try to connect tells which.
-            Ok(status) if status.code() == Some(ALREADY_RUNNING) => Ok(()),
+            Ok(status) if status.code() == Some(ALREADY_RUNNING) => Ok(false),
             Ok(status) => Err(format!("{}uzfsd did not start: {status}", said(socket, begin))),
             Err(e) => Err(cannot(e)),
         },

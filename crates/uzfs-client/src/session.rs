@@ -4,8 +4,9 @@
 //! process against a fake daemon and compare what comes out.
 
 use crate::sentence;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use uzfs_proto::client::{CallError, Connection};
+use uzfs_proto::wire::WireError;
 use uzfs_proto::{Failure, Method};
 
 /// Why a command ends early.
@@ -85,6 +86,26 @@ impl<'a> Session<'a> {
         self.connection = None;
     }
 
+    /// Runs a first exchange. If the daemon closed the connection without having read the request, as
+    /// one that is just ending does, a new connection is made and the request is sent once more.
+    fn exchange<T>(
+        &mut self,
+        ask: &mut dyn FnMut(&mut Connection) -> Result<T, CallError>,
+    ) -> Result<Result<T, CallError>, Stop> {
+        let fresh = self.connection.is_none();
+        let result = ask(self.connection()?);
+        let unread = matches!(
+            &result,
+            Err(CallError::Wire(WireError::Io(e)))
+                if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+        );
+        if fresh && unread {
+            self.connection = None;
+            return Ok(ask(self.connection()?));
+        }
+        Ok(result)
+    }
+
     fn settle<T>(&mut self, result: Result<T, CallError>) -> Result<Result<T, Failure>, Stop> {
         match result {
             Ok(reply) => Ok(Ok(reply)),
@@ -99,7 +120,7 @@ impl<'a> Session<'a> {
 
     /// Calls a method that may fail in a way the caller handles.
     pub fn try_call<M: Method>(&mut self, args: &M::Args) -> Result<Result<M::Reply, Failure>, Stop> {
-        let result = self.connection()?.call::<M>(args);
+        let result = self.exchange(&mut |c| c.call::<M>(args))?;
         self.settle(result)
     }
 
@@ -117,7 +138,7 @@ impl<'a> Session<'a> {
         args: &M::Args,
         part: &mut dyn FnMut(M::Reply) -> bool,
     ) -> Result<Result<(), Failure>, Stop> {
-        let result = self.connection()?.stream::<M>(args, part);
+        let result = self.exchange(&mut |c| c.stream::<M>(args, part))?;
         self.settle(result)
     }
 

@@ -195,7 +195,7 @@ impl Hidden for Dataset {
 pub fn report_root(session: &mut Session, failure: &uzfs_proto::Failure) {
     let root = failure.subject.clone().unwrap_or_default();
     match failure.code {
-        uzfs_proto::FailureCode::NotMounted => {
+        uzfs_proto::FailureCode::NotMounted | uzfs_proto::FailureCode::NoSuchDataset if root.starts_with('/') => {
             putln!(session.err, "'{root}': not a ZFS filesystem");
         }
         uzfs_proto::FailureCode::NoSuchPool => {
