@@ -37,9 +37,8 @@ pub fn run_install(root: &Path, args: &[String]) -> Result<(), String> {
     run(root, &cargo(), &["build", "--workspace", "--bins", "--quiet", "--profile", &profile])?;
     let built = target(root).join(folder);
     let place = Place { prefix: PathBuf::from(&prefix), destdir };
-    for program in PROGRAMS {
-        // A dot cannot stand in the name of a crate.
-        place.copy(&built.join(program.replace('.', "_")), &format!("sbin/{program}"), 0o755)?;
+    for (program, name) in PROGRAMS {
+        place.copy(&built.join(program), &format!("sbin/{name}"), 0o755)?;
     }
     documents(&place, &built)?;
     service(&place)?;
