@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
             Clones::default()
         });
         let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(2, usize::from) * 2,
+            0 => zfs_env::pool::cpus() * 2,
             n => n,
         };
         let total = layout.classes().values().map(|c| c.alloc).fold(0, u64::saturating_add);
