@@ -19,7 +19,7 @@ pub fn of(failure: &Failure) -> String {
         FailureCode::MissingDevices => "one or more devices is currently unavailable",
         FailureCode::BadDevice => "one or more devices is currently unavailable",
         FailureCode::UnsupportedVersion => "unsupported version or feature",
-        FailureCode::DeviceInUse => "one or more devices is already in use",
+        FailureCode::DeviceInUse => "one or more devices are already in use",
         FailureCode::PoolCorrupt | FailureCode::Io => "I/O error",
         FailureCode::NoSpace => "out of space",
         FailureCode::NoMemory => "out of memory",

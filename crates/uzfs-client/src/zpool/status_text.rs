@@ -59,7 +59,7 @@ fn pair(reason: Reason) -> (&'static str, &'static str) {
              \t'zpool replace'.\n",
         ),
         Reason::RemovedDev => (
-            "One or more devices have been removed.\n\
+            "One or more devices has been removed by the administrator.\n\
              \tSufficient replicas exist for the pool to continue functioning in a\n\
              \tdegraded state.\n",
             "Online the device using zpool online' or replace the device with\n\

@@ -99,9 +99,9 @@ const STATUS_COMMAND: Command = Command {
     name: "status",
     aliases: &[],
     about: "Shows the health of pools and their devices.",
-    usage: &["status [-DdegiLPpstvx] [-c script1[,script2,...]] ...\n    \
-        [-j|--json [--json-flat-vdevs] [--json-int] [--json-pool-key-guid]] ...\n    \
-        [-T d|u] [--power] [pool] [interval [count]]"],
+    usage: &["status [--power] [-j [--json-int, --json-flat-vdevs, ...\n    \
+            --json-pool-key-guid]] [-c [script1,script2,...]] [-dDegiLpPstvx] ...\n    \
+            [-T d|u] [pool] [interval [count]]"],
     flags: STATUS,
     tells_missing: false,
     operands: Hint::Pool,
@@ -219,7 +219,7 @@ pub const COMMANDS: &[Command] = &[
     later("clear", &["clear [[--power]|[-nF]] <pool> [device]"]),
     later("reopen", &["reopen [-n] <pool>"]),
     BLANK,
-    later("attach", &["attach [-fsw] [-o property=value] <pool> <vdev> <new-device>"]),
+    later("attach", &["attach [-fsw] [-o property=value] <pool> <device> <new-device>"]),
     later("detach", &["detach <pool> <device>"]),
     later("replace", &["replace [-fsw] [-o property=value] <pool> <device> [new-device]"]),
     later(
@@ -230,7 +230,7 @@ pub const COMMANDS: &[Command] = &[
     BLANK,
     later("initialize", &["initialize [-c | -s | -u] [-w] <pool> [<device> ...]"]),
     later("resilver", &["resilver <pool> ..."]),
-    later("scrub", &["scrub [-s | -p] [-w] [-e] <pool> ..."]),
+    later("scrub", &["scrub [-e | -s | -p | -C] [-w] <pool> ..."]),
     later("trim", &["trim [-dw] [-r <rate>] [-c | -s] <pool> [<device> ...]"]),
     BLANK,
     IMPORT_COMMAND,
