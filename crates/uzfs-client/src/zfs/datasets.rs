@@ -175,20 +175,14 @@ pub fn fetch(session: &mut Session, query: &Query) -> Result<(Vec<Dataset>, bool
             (Some(pools), DatasetKind::Snapshot) => root || pools.contains(pool_of(&ds.name)),
             _ => true,
         };
-        listed && !ds.inconsistent_hidden() && kind_bit(ds.kind) & query.kinds != 0
+        listed && !is_hidden(ds) && kind_bit(ds.kind) & query.kinds != 0
     });
     Ok((rows, failed))
 }
 
-trait Hidden {
-    fn inconsistent_hidden(&self) -> bool;
-}
-
-impl Hidden for Dataset {
-    /// Internal datasets of a receive under way are named with `%` and never listed.
-    fn inconsistent_hidden(&self) -> bool {
-        self.inconsistent && self.name.contains('%')
-    }
+/// Internal datasets of a receive under way are named with `%` and never listed.
+fn is_hidden(ds: &Dataset) -> bool {
+    ds.inconsistent && ds.name.contains('%')
 }
 
 /// Complains about a root that could not be listed.

@@ -40,13 +40,11 @@ fn strip_partition(name: &str) -> &str {
     {
         return disk;
     }
-    let disk = |prefix: &str| {
-        stem.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase()))
-    };
     let base = stem.rsplit('/').next().unwrap_or(stem);
-    let plain = ["sd", "hd", "vd", "xvd"]
-        .iter()
-        .any(|p| base.starts_with(p) && disk(p) || base.len() > p.len() && base.starts_with(p));
+    let plain = ["sd", "hd", "vd", "xvd"].iter().any(|prefix| {
+        let letters = base.strip_prefix(prefix).unwrap_or_default();
+        !letters.is_empty() && letters.bytes().all(|b| b.is_ascii_lowercase())
+    });
     if plain { stem } else { name }
 }
 
