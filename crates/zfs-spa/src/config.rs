@@ -8,7 +8,7 @@ use zfs_phys::read::u64_at;
 /// Object number of the pool directory in every meta object set.
 pub const POOL_DIRECTORY: u64 = 1;
 /// Largest packed list accepted.
-const PACKED_MAX: u64 = 256 << 20;
+const PACKED_MAX: u64 = 32 << 20;
 
 /// Reads a packed list whose size is in the object's bonus.
 pub fn packed_nvlist(mos: &Arc<Objset>, object: u64) -> Result<NvList> {

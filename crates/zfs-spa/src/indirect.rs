@@ -46,10 +46,21 @@ pub fn read_mapping(mos: &Arc<Objset>, object: u64) -> Result<Vec<IndirectMappin
     let dnode = mos.dnode(object)?;
     let phys = IndirectMappingPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
     let bytes = phys.num_entries.checked_mul(MAPPING_ENTRY_SIZE as u64).filter(|b| *b <= MAX_MAPPING);
-    let bytes = bytes.ok_or_else(|| Error::corrupt("a mapping that is too large"))?;
-    let data = dnode.read_vec(0, bytes as usize)?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt("a mapping that is too large"))? as usize;
+    let mut data = Vec::new();
+    let mut order = dnode.phys().endian;
+    for blkid in 0.. {
+        if data.len() >= bytes {
+            break;
+        }
+        // A forged count must not make more memory than there is data.
+        let block = dnode.read_block_endian(blkid)?;
+        let (buf, endian) = block.ok_or_else(|| Error::corrupt("a mapping longer than its object"))?;
+        order = endian;
+        data.extend_from_slice(&buf);
+    }
     // Pools move between machines, but not while a mapping is being written: one byte order holds for all of it.
-    let order = dnode.read_block_endian(0)?.map_or(dnode.phys().endian, |(_, endian)| endian);
+    data.truncate(bytes);
     Ok(decode_entries(&data, order)?)
 }
 

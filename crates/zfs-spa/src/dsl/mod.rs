@@ -20,7 +20,7 @@ pub use props::{PropValue, Source};
 pub use values::{Property, View};
 
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use zfs_dmu::{Error, Objset, Result, Zap};
 use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys};
@@ -128,13 +128,15 @@ impl Dsl {
     /// The file system or volume of `dir` and all below it, parents before children, siblings by name.
     pub fn filesystems_below(&self, dir: &Arc<Dir>) -> Result<Vec<Arc<Dataset>>> {
         let mut out = Vec::new();
-        let mut pending = vec![(dir.clone(), 0usize)];
-        while let Some((dir, depth)) = pending.pop() {
-            if depth > MAX_DEPTH {
-                return Err(Error::corrupt("datasets are nested too deeply"));
+        let mut seen = HashSet::new();
+        let mut pending = vec![dir.clone()];
+        while let Some(dir) = pending.pop() {
+            // A tree; forged directories could hold each other.
+            if !seen.insert(dir.object) {
+                return Err(Error::corrupt("a directory of datasets is in two places"));
             }
             out.extend(self.head(&dir)?);
-            pending.extend(self.children(&dir)?.into_iter().rev().map(|d| (d, depth + 1)));
+            pending.extend(self.children(&dir)?.into_iter().rev());
         }
         Ok(out)
     }
