@@ -43,7 +43,7 @@ impl Overlay {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Option<()> {
         for (i, chunk) in data.chunks(512).enumerate() {
-            let at = offset + i as u64 * 512;
+            let at = offset.checked_add(i as u64 * 512)?;
             let mut sector = [0u8; 512];
             self.read_at(at, &mut sector).ok()?;
             sector[..chunk.len()].copy_from_slice(chunk);
@@ -118,7 +118,7 @@ fn looks_real(b: &BlkPtr, size: u64) -> bool {
         && b.birth() > 0
         && b.birth() < 1 << 32
         && d.vdev() == 0
-        && d.offset() + d.asize() < size
+        && d.offset().saturating_add(d.asize()) < size.saturating_sub(VDEV_LABEL_START_SIZE)
         && b.psize() <= d.asize()
         && b.compress().is_some()
         && matches!(b.checksum_kind(), Some(ChecksumKind::Fletcher4 | ChecksumKind::Fletcher2 | ChecksumKind::Sha256))
@@ -150,6 +150,9 @@ fn change(block: &mut [u8], c: &mut Choices<'_>) {
 /// Changes something below `bp`; gives the pointer that fits the changed tree.
 fn mutate(disk: &mut Overlay, bp: &BlkPtr, c: &mut Choices<'_>, depth: usize) -> Option<BlkPtr> {
     let mut stored = vec![0u8; bp.psize() as usize];
+    if !looks_real(bp, disk.size()) {
+        return None;
+    }
     disk.read_at(bp.dva(0).offset() + VDEV_LABEL_START_SIZE, &mut stored).ok()?;
     let kind = bp.compress()?;
     let mut plain = vec![0u8; bp.lsize() as usize];
@@ -173,7 +176,7 @@ fn mutate(disk: &mut Overlay, bp: &BlkPtr, c: &mut Choices<'_>, depth: usize) ->
     packed.resize(room, 0);
     let sum = compute(bp.checksum_kind()?, &packed, bp.endian(), None)?;
     for d in bp.dvas() {
-        disk.write(d.offset() + VDEV_LABEL_START_SIZE, &packed)?;
+        disk.write(d.offset().checked_add(VDEV_LABEL_START_SIZE)?, &packed)?;
     }
     let mut out = *bp;
     out.word[12..].copy_from_slice(&sum);
