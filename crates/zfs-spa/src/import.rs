@@ -141,7 +141,7 @@ pub enum ImportProblem {
     NoUberblock,
     /// There is no checkpoint.
     NoCheckpoint,
-    /// Something cannot be read. `rewind` is the newest root that loads whole, if one was found.
+    /// Something cannot be read. `rewind` is the newest root that `-F` would load, if there is one.
     Damaged {
         /// A root that could be loaded instead: txg and time.
         rewind: Option<(u64, u64)>,
@@ -198,7 +198,12 @@ pub fn import(candidate: &PoolCandidate, options: &ImportOptions) -> Attempt<Arc
     let none = || ImportError::new(ImportProblem::NoUberblock, ErrorKind::Corrupt, "no device has a valid uberblock");
     let newest = *all.first().ok_or_else(none)?;
     match options.rewind {
-        Rewind::None => load(candidate, options, &newest),
+        Rewind::None => load(candidate, options, &newest).map_err(|mut failed| {
+            if let ImportProblem::Damaged { rewind } = &mut failed.problem {
+                *rewind = find_rewind(candidate, options, false);
+            }
+            failed
+        }),
         Rewind::To(txg) => {
             let ub = all.iter().find(|u| u.txg <= txg).ok_or_else(none)?;
             load(candidate, options, ub)

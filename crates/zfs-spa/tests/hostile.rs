@@ -71,7 +71,8 @@ fn a_damaged_root_is_left_for_the_one_before_when_asked() {
         img[at..at + 64].fill(0xa5);
     }
     let found = candidate(img).unwrap();
-    assert!(matches!(import(&found, &options()).unwrap_err().problem, ImportProblem::Damaged { .. }));
+    let refused = import(&found, &options()).unwrap_err();
+    let ImportProblem::Damaged { rewind: hint } = refused.problem else { panic!("{refused:?}") };
     let txgs: Vec<u64> = found.uberblocks().iter().map(|u| u.txg).collect();
     let recover = zfs_spa::ImportOptions { rewind: Rewind::Extreme, ..options() };
     let pool = import(&found, &recover).unwrap_or_else(|e| panic!("{e}, roots {txgs:?}"));
@@ -79,6 +80,7 @@ fn a_damaged_root_is_left_for_the_one_before_when_asked() {
     let step = zfs_spa::import::find_rewind(&found, &options(), true);
     assert_eq!(step.unwrap().0, pool.uberblock().txg);
     let safe = zfs_spa::import::find_rewind(&found, &options(), false);
+    assert_eq!(hint, safe);
     assert_eq!(safe.is_some(), pool.uberblock().txg + 2 >= newest.txg);
 }
 
