@@ -136,3 +136,24 @@ fn files_that_cannot_be_read_are_named() {
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].text(), format!("basic:<0x{:x}>", bm.object));
 }
+
+#[test]
+fn a_removed_device_is_not_missed() {
+    let Some(corpus) = corpus() else { return };
+    let alone = zfs_spa::discover(&zfs_spa::Search::Paths(vec![corpus.join("removed/d0")])).unwrap();
+    let pool = import(&alone.pools[0], &options()).unwrap();
+    pool.verify_metadata().unwrap();
+    let ds = pool.dsl().unwrap().dataset("removed").unwrap().unwrap();
+    let objset = pool.open_objset(&ds).unwrap();
+    // The end of an intent log is a block that was never written.
+    let walk = zfs_dmu::traverse::Options { zil: false, ..Default::default() };
+    let zio = pool.zio();
+    let visit = |v: &zfs_dmu::traverse::Visit<'_>| zio.verify(v.bp, &v.bookmark, true);
+    let done = zfs_dmu::traverse::traverse(&objset, &walk, &visit, &|_, e| Err(e)).unwrap();
+    assert!(done.objects > 100);
+    let gone = zfs_spa::discover(&zfs_spa::Search::Paths(vec![corpus.join("removed/d1")])).unwrap();
+    for candidate in &gone.pools {
+        let refused = import(candidate, &options()).unwrap_err();
+        assert!(!matches!(refused.problem, ImportProblem::Version(_)), "{refused:?}");
+    }
+}
