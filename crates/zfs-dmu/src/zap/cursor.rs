@@ -84,7 +84,10 @@ impl Cursor {
         loop {
             if self.leaf.is_none() {
                 let Some((blkid, buf, endian)) = zap.leaf_for(header, self.hash)? else { return Ok(None) };
-                let entries = zap.decode_leaf(header, blkid, &buf, endian, self.hash)?.sorted()?;
+                let leaf = zap.decode_leaf(header, blkid, &buf, endian, self.hash)?;
+                let mut entries = leaf.sorted()?;
+                // An entry whose hash belongs to another leaf cannot be looked up, and would lead the cursor back.
+                entries.retain(|e| leaf.covers(e.hash));
                 let at = entries.partition_point(|e| (e.hash, e.cd) < (self.hash, self.cd));
                 self.leaf = Some(Current { blkid, buf, endian, entries, at });
                 self.fetch_ahead(zap, header);
