@@ -119,7 +119,11 @@ impl Engine {
             let found = item.options.iter().rev().find_map(|o| OPTIONS.iter().find(|w| w.0 == o && w.1 == name));
             found.map(|w| (w.1, w.2))
         };
-        let mut temporary = Vec::new();
+        // Every mount is read-only for now, whatever the property says.
+        let mut temporary: Vec<(&'static str, u64)> = Vec::new();
+        if number(&dataset, "readonly", 0)? == 0 {
+            temporary.push(("readonly", 1));
+        }
         let mut in_force = |name: &'static str, default: u64| {
             let stored = number(&dataset, name, default)?;
             Ok::<_, Failure>(match chosen(name) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use uzfs_proto::{VdevAux, VdevNode, VdevState, VdevStats};
 use zfs_phys::NvList;
+use zfs_phys::label::{VDEV_LABEL_END_SIZE, VDEV_LABEL_START_SIZE};
 use zfs_spa::pool_props::VdevSpace;
 use zfs_zio::{Vdev, VdevConfig, VdevKind};
 
@@ -107,6 +108,57 @@ pub fn add_space(node: &mut VdevNode, space: &BTreeMap<u64, VdevSpace>) {
         node.stats.checkpoint_space = s.checkpoint;
     }
     node.children.iter_mut().for_each(|c| add_space(c, space));
+    if node.kind == "root" {
+        for top in &mut node.children {
+            let size = top.stats.space;
+            add_replacement_size(top, size);
+        }
+    }
+}
+
+/// Bytes of labels and boot area on a leaf (`VDEV_LABEL_START_SIZE` and `VDEV_LABEL_END_SIZE`, `sys/vdev_impl.h`).
+const LABELS: u64 = (4 << 20) + (512 << 10);
+/// Height of a row of a dRAID (`VDEV_DRAID_ROWHEIGHT`, `sys/vdev_draid.h`).
+const DRAID_ROW: u64 = 16 << 20;
+
+/// Size that whatever replaces a vdev must have, when the vdev has to hold `size` bytes.
+fn add_replacement_size(node: &mut VdevNode, size: u64) {
+    if size == 0 {
+        return;
+    }
+    let leaf = node.children.is_empty();
+    node.stats.rsize = if leaf && node.kind != "dspare" { size + LABELS } else { size };
+    let children = node.children.len() as u64;
+    let each = match node.kind.as_str() {
+        "raidz" => size.div_ceil(children.max(1)),
+        "draid" => {
+            let disks = children.saturating_sub(node.draid_nspares.unwrap_or(0)).max(1);
+            2 * DRAID_ROW + size.div_ceil(disks).div_ceil(DRAID_ROW) * DRAID_ROW
+        }
+        _ => size,
+    };
+    node.children.iter_mut().for_each(|c| add_replacement_size(c, each));
+}
+
+/// Bytes at both ends of a device that are not allocatable.
+const LABELS: u64 = VDEV_LABEL_START_SIZE + VDEV_LABEL_END_SIZE;
+/// Rows of a dRAID are this high (`VDEV_DRAID_ROWHEIGHT`), and two of them are kept back on each disk.
+const DRAID_ROW: u64 = 16 << 20;
+
+/// Fills in the size that a replacement must have (`vdev_get_min_asize`), from the least allocatable size of a
+/// top-level vdev downwards.
+pub fn add_min_size(node: &mut VdevNode, least: u64) {
+    let children = node.children.len() as u64;
+    let below = match node.kind.as_str() {
+        "raidz" => least.div_ceil(children.max(1)),
+        "draid" => {
+            let disks = children.saturating_sub(node.draid_nspares.unwrap_or(0)).max(1);
+            2 * DRAID_ROW + least.div_ceil(disks).div_ceil(DRAID_ROW) * DRAID_ROW
+        }
+        _ => least,
+    };
+    node.stats.rsize = if node.is_leaf() && least > 0 { least + LABELS } else { least };
+    node.children.iter_mut().for_each(|c| add_min_size(c, below));
 }
 
 /// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
@@ -119,7 +171,6 @@ pub fn from_label(tree: &NvList, present: &dyn Fn(u64) -> bool) -> Option<VdevNo
         if device && !present(config.guid) {
             node.state = VdevState::CantOpen;
             node.aux = VdevAux::OpenFailed;
-            node.not_present = true;
         }
         node
     }
@@ -137,5 +188,6 @@ pub fn auxiliary(config: &NvList, size: &dyn Fn(u64) -> Option<u64>) -> VdevNode
     });
     node.psize = size(node.guid.0);
     node.stats.pspace = node.psize.unwrap_or(0);
+    node.stats.rsize = node.stats.pspace;
     node
 }
