@@ -71,7 +71,9 @@ impl Cursor {
     fn next_micro(&self, zap: &Zap, index: &[(u32, u32, u32)]) -> Result<Option<ZapEntry>> {
         let from = ((self.hash >> 32) as u32, self.cd);
         let at = index.partition_point(|(h, cd, _)| (*h, *cd) < from);
-        let Some(&(high, cd, slot)) = index.get(at) else { return Ok(None) };
+        // A differentiator that a position cannot hold would be met again and again.
+        let possible = |(_, cd, _): &&(u32, u32, u32)| *cd < zap.inner.params.max_cd();
+        let Some(&(high, cd, slot)) = index.iter().skip(at).find(possible) else { return Ok(None) };
         let micro = MicroZap::decode(&zap.inner.block, zap.inner.endian)?;
         let Some(e) = micro.entry(slot as usize) else { return Ok(None) };
         let hash = u64::from(high) << 32;
@@ -87,7 +89,8 @@ impl Cursor {
                 let leaf = zap.decode_leaf(header, blkid, &buf, endian, self.hash)?;
                 let mut entries = leaf.sorted()?;
                 // An entry whose hash belongs to another leaf cannot be looked up, and would lead the cursor back.
-                entries.retain(|e| leaf.covers(e.hash));
+                let max_cd = zap.inner.params.max_cd();
+                entries.retain(|e| leaf.covers(e.hash) && e.cd < max_cd);
                 let at = entries.partition_point(|e| (e.hash, e.cd) < (self.hash, self.cd));
                 self.leaf = Some(Current { blkid, buf, endian, entries, at });
                 self.fetch_ahead(zap, header);
