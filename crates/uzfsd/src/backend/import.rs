@@ -39,7 +39,6 @@ pub fn tree(pool: &Arc<Pool>) -> VdevNode {
     if let Ok(space) = pool.space() {
         // What a top-level vdev is reserved for is in a table of its own, not in the configuration.
         for (top, node) in space.tops.iter().zip(&mut root.children) {
-            vdevs::add_min_size(node, top.size);
             node.alloc_bias = match top.class {
                 AllocClass::Normal => None,
                 AllocClass::Log => Some("log".into()),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use uzfs_proto::{VdevAux, VdevNode, VdevState, VdevStats};
 use zfs_phys::NvList;
-use zfs_phys::label::{VDEV_LABEL_END_SIZE, VDEV_LABEL_START_SIZE};
 use zfs_spa::pool_props::VdevSpace;
 use zfs_zio::{Vdev, VdevConfig, VdevKind};
 
@@ -138,27 +137,6 @@ fn add_replacement_size(node: &mut VdevNode, size: u64) {
         _ => size,
     };
     node.children.iter_mut().for_each(|c| add_replacement_size(c, each));
-}
-
-/// Bytes at both ends of a device that are not allocatable.
-const LABELS: u64 = VDEV_LABEL_START_SIZE + VDEV_LABEL_END_SIZE;
-/// Rows of a dRAID are this high (`VDEV_DRAID_ROWHEIGHT`), and two of them are kept back on each disk.
-const DRAID_ROW: u64 = 16 << 20;
-
-/// Fills in the size that a replacement must have (`vdev_get_min_asize`), from the least allocatable size of a
-/// top-level vdev downwards.
-pub fn add_min_size(node: &mut VdevNode, least: u64) {
-    let children = node.children.len() as u64;
-    let below = match node.kind.as_str() {
-        "raidz" => least.div_ceil(children.max(1)),
-        "draid" => {
-            let disks = children.saturating_sub(node.draid_nspares.unwrap_or(0)).max(1);
-            2 * DRAID_ROW + least.div_ceil(disks).div_ceil(DRAID_ROW) * DRAID_ROW
-        }
-        _ => least,
-    };
-    node.stats.rsize = if node.is_leaf() && least > 0 { least + LABELS } else { least };
-    node.children.iter_mut().for_each(|c| add_min_size(c, below));
 }
 
 /// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
