@@ -68,10 +68,10 @@ pub const OUTPUT: &[Opt] = &[
     opt('O', "object-lookups", "", Dump, "perform object lookups by path"),
     opt('r', "copy-object", "", Dump, "copy an object by path to file"),
     opt('R', "read-block", "", Dump, "read and display block from a device"),
-    opt('s', "io-stats", "", Dump, "report stats on zdb's I/O"),
+    opt('s', "io-stats", "", Absent, "report stats on zdb's I/O"),
     opt('S', "simulate-dedup", "", Dump, "simulate dedup to measure effect"),
     opt('v', "verbose", "", Modifier, "verbose (applies to all others)"),
-    opt('y', "livelist", "", Dump, "perform livelist and metaslab validation on any livelists being deleted"),
+    opt('y', "livelist", "", Absent, "perform livelist and metaslab validation on any livelists being deleted"),
 ];
 
 /// Options that go with others, in the order of the usage text.
@@ -94,7 +94,7 @@ pub const WITH_OTHERS: &[Opt] = &[
     opt('x', "dump-blocks", "dump-blocks=PATH", AbsentValue, "dump all read blocks into specified directory"),
     opt('X', "extreme-rewind", "", Modifier, "attempt extreme rewind (does not work with dataset)"),
     opt('Y', "all-reconstruction", "", Modifier, "attempt all reconstruction combinations for split blocks"),
-    opt('Z', "zstd-headers", "", Dump, "show ZSTD headers "),
+    opt('Z', "zstd-headers", "", Absent, "show ZSTD headers "),
 ];
 
 /// Accepted, but not in the usage text (as in OpenZFS).
@@ -422,7 +422,7 @@ mod tests {
         assert!(matches!(parse("-B tank/54").unwrap_err(), Refusal::Absent(_)));
         assert!(matches!(parse("-U x").unwrap_err(), Refusal::Usage(_)));
         assert!(matches!(parse("--c").unwrap_err(), Refusal::Usage(_)));
-        assert_eq!(parse("--check tank").map_or(0, |o| o.lvl('c')), 1);
+        assert_eq!(parse("--checks tank").map_or(0, |o| o.lvl('c')), 1);
     }
 
     #[test]
