@@ -122,7 +122,10 @@ fn history(session: &Session, pool: &Pool, report: &mut Report) -> Result<(), St
 fn recorded(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {
     let name = pool.spec.name;
     let root = session.root();
-    for step in transcript::read(name)?.unwrap_or_default() {
+    // Before it was mounted and after keys were unloaded other things were seen.
+    let steps = transcript::read(name)?.unwrap_or_default();
+    let steps = steps.into_iter().skip_while(|s| s.line != "zfs mount -a");
+    for step in steps.take_while(|s| !s.line.starts_with("zfs unload-key")) {
         if !transcript::is_query(&step) || volatile::command_reason(&step.line).is_some() {
             continue;
         }

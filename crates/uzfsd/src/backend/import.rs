@@ -108,6 +108,7 @@ impl Engine {
         match zfs_spa::import(candidate, &options) {
             Ok(loaded) => {
                 pool.tree = tree(&loaded);
+                vdevs::show_places(&mut pool.tree);
                 pool.disabled_features = loaded.features().disabled().into_iter().map(str::to_owned).collect();
             }
             Err(e) => {

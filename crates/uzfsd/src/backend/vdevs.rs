@@ -139,6 +139,13 @@ fn add_replacement_size(node: &mut VdevNode, size: u64) {
     node.children.iter_mut().for_each(|c| add_replacement_size(c, each));
 }
 
+/// Shows missing devices by where they were and not by their guids: nobody can name a device of a pool that is not
+/// imported yet.
+pub fn show_places(node: &mut VdevNode) {
+    node.not_present = false;
+    node.children.iter_mut().chain(&mut node.l2cache).chain(&mut node.spares).for_each(show_places);
+}
+
 /// A vdev that is only known from a label, with all below it; `present` tells whether a device was found.
 pub fn from_label(tree: &NvList, present: &dyn Fn(u64) -> bool) -> Option<VdevNode> {
     fn convert(config: &VdevConfig, depth: usize, present: &dyn Fn(u64) -> bool) -> VdevNode {
