@@ -376,7 +376,13 @@ impl<'a> Walk<'a> {
             }
         }
         let f = self.found.into_inner();
-        let (problems, problem_count, errors) = (f.problems, f.count, f.errors);
+        let (mut problems, problem_count, errors) = (f.problems, f.count, f.errors);
+        // Threads find them in any order; people compare one check with the next.
+        problems.sort_by_key(|p| match p {
+            Problem::Block { bookmark, .. } => (1, Some(*bookmark)),
+            Problem::Claim { bookmark, .. } => (2, *bookmark),
+            _ => (0, None),
+        });
         Ok(CheckReport { stats, figures, problems, problem_count, errors, leaks, leaked_bytes })
     }
 }
