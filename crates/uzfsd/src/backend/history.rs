@@ -53,12 +53,13 @@ const LEGACY_EVENTS: [&str; 41] = [
     "pool split",
 ];
 
-fn number(value: &NvValue) -> Option<i64> {
+/// A number of either sign: salts use all 64 bits.
+fn number(value: &NvValue) -> Option<i128> {
     Some(match value {
-        NvValue::Uint64(n) => *n as i64,
-        NvValue::Int64(n) => *n,
-        NvValue::Uint32(n) => i64::from(*n),
-        NvValue::Int32(n) => i64::from(*n),
+        NvValue::Uint64(n) => i128::from(*n),
+        NvValue::Int64(n) => i128::from(*n),
+        NvValue::Uint32(n) => i128::from(*n),
+        NvValue::Int32(n) => i128::from(*n),
         _ => return None,
     })
 }
@@ -137,7 +138,7 @@ fn record(nv: &NvList, users: &mut Users) -> HistoryRecord {
         ioctl_input: printed("in_nvl"),
         ioctl_output: printed("out_nvl"),
         ioctl_output_size: nv.get("out_size").and_then(number).map(|n| n as u64),
-        ioctl_errno: nv.get("errno").and_then(number),
+        ioctl_errno: nv.get("errno").and_then(number).and_then(|n| i64::try_from(n).ok()),
         uid,
         user: uid.and_then(|uid| users.name(uid)),
         host: text("history hostname"),

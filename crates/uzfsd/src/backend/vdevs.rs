@@ -81,7 +81,9 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     let mut node = describe(&vdev.config, depth == 1);
     node.state = state(vdev.state());
     node.aux = aux(vdev.aux());
-    node.not_present = vdev.config.kind.is_leaf() && vdev.device().is_none() && vdev.config.kind.is_concrete();
+    let absent = vdev.config.kind.is_leaf() && vdev.device().is_none() && vdev.config.kind.is_concrete();
+    // A device that was taken offline was not looked for, and a distributed spare has none.
+    node.not_present = absent && node.state != VdevState::Offline && node.kind != "dspare";
     node.psize = vdev.device().map(|d| d.size());
     node.stats = VdevStats {
         ops: vec![0, vdev.stats.reads(), 0, 0, 0, 0, 0],
