@@ -98,5 +98,5 @@ fn one(place: &Path, version: &str, pool: &str, files: &[String]) -> Result<(), 
     }
     report.step("session", session.finish());
     report::line(&format!("pool of version {version}: {seen} files"));
-    Ok(report.finish()?)
+    Ok(report.finish_for(&format!("version {version}"))?)
 }

@@ -57,7 +57,7 @@ fn replay(file: &str, names: &[&str], mounted: bool) -> Result<(), Failed> {
         report.extend(&format!("{} `{}`", number + 1, step.line), transcript::replay(&session, step, &place)?);
     }
     report::line(&format!("commands of {file}: {compared}"));
-    Ok(report.finish()?)
+    Ok(report.finish_for(file)?)
 }
 
 /// What is shown and refused when devices are missing, each set in a folder of its own.
@@ -97,7 +97,7 @@ fn missing() -> Result<(), Failed> {
         report.extend(&format!("{}: `{}`", step.remark, step.line), transcript::replay(&session, step, &place)?);
     }
     report::line(&format!("commands with missing devices: {}", steps.len()));
-    Ok(report.finish()?)
+    Ok(report.finish_for("missing")?)
 }
 
 fn relocate(text: &str, links: &Path, root: &Path) -> String {

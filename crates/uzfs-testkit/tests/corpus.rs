@@ -39,7 +39,7 @@ fn pool(spec: &'static Spec) -> Result<(), Failed> {
     }
     let outcome = if report.is_empty() { "ok" } else { "WRONG" };
     report::line(&format!("pool {}: {}: {outcome}", spec.name, figures.words()));
-    Ok(report.finish()?)
+    Ok(report.finish_for(spec.name)?)
 }
 
 fn check_pool(session: &Session, pool: &Pool, report: &mut Report, figures: &mut Figures) -> Result<(), String> {

@@ -198,7 +198,9 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
         Some(object) => SpaceMap::open(mos, object)?.phys().alloc.unsigned_abs(),
         None => 0,
     };
-    let unit = asize_of(vdev, DEFLATE_BLOCK) >> 9;
+    // Pools older than version 3 count parity as usable (`DMU_POOL_DEFLATE`).
+    let deflates = pool.directory().lookup_u64(b"deflate")?.unwrap_or(0) != 0;
+    let unit = if deflates { asize_of(vdev, DEFLATE_BLOCK) >> 9 } else { DEFLATE_BLOCK >> 9 };
     Ok(TopSpace {
         id,
         class,
