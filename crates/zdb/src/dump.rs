@@ -3,6 +3,7 @@
 use crate::ctx::Ctx;
 use crate::datasets::{self, Range};
 use crate::{blocks, metaslabs, nvprint, p, tables, text, uber, view};
+use zfs_phys::history::LEGACY_EVENTS;
 use zfs_phys::{NvList, NvValue};
 use zfs_spa::Result;
 
@@ -126,7 +127,7 @@ fn history(c: &mut Ctx<'_>) -> Result<()> {
         if let Some(cmd) = e.str("history command") {
             p!(c.o, "{when} {cmd}\n");
         } else if let Some(n) = e.u64("history internal event") {
-            let name = EVENTS.get(n as usize).copied().unwrap_or("unknown");
+            let name = LEGACY_EVENTS.get(n as usize).copied().unwrap_or("unknown");
             p!(c.o, " {when} [internal {name} txg:{txg}] {}\n", str("history internal str"));
         } else if let Some(name) = e.str("internal_name") {
             p!(c.o, "{when} [txg:{txg}] {name}");
@@ -157,48 +158,3 @@ fn history(c: &mut Ctx<'_>) -> Result<()> {
     }
     Ok(())
 }
-
-/// Names of the numbered events of old pools (`zfs_history_event_names`).
-const EVENTS: [&str; 41] = [
-    "invalid event",
-    "pool create",
-    "vdev add",
-    "pool remove",
-    "pool destroy",
-    "pool export",
-    "pool import",
-    "vdev attach",
-    "vdev replace",
-    "vdev detach",
-    "vdev online",
-    "vdev offline",
-    "vdev upgrade",
-    "pool clear",
-    "pool scrub",
-    "pool property set",
-    "create",
-    "clone",
-    "destroy",
-    "destroy_begin_sync",
-    "inherit",
-    "property set",
-    "quota set",
-    "permission update",
-    "permission remove",
-    "permission who remove",
-    "promote",
-    "receive",
-    "rename",
-    "reservation set",
-    "replay_inc_sync",
-    "replay_full_sync",
-    "rollback",
-    "snapshot",
-    "filesystem version upgrade",
-    "refquota set",
-    "refreservation set",
-    "pool scrub done",
-    "user hold",
-    "user release",
-    "pool split",
-];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zfs_dmu::{Result, Zap};
 use zfs_phys::feature::{FEATURES, Feature};
 use zfs_phys::label::VDEV_LABEL_SIZE;
-use zfs_zio::{Vdev, VdevAux, VdevKind, VdevState};
+use zfs_zio::{Vdev, VdevKind};
 
 /// Version of pools with feature flags.
 const VERSION_FEATURES: u64 = 5000;
@@ -37,21 +37,6 @@ fn settable(n: u64, default: u64) -> Property {
     Property { value: PropValue::Number(n), source, received: None }
 }
 
-/// The word for a vdev's state that tools print (`zpool_state_to_name`).
-pub fn health_name(state: VdevState, aux: VdevAux) -> &'static str {
-    match (state, aux) {
-        (VdevState::Closed | VdevState::Offline, _) => "OFFLINE",
-        (VdevState::Removed, _) => "REMOVED",
-        (VdevState::CantOpen, VdevAux::CorruptData | VdevAux::BadLog) => "FAULTED",
-        (VdevState::CantOpen, VdevAux::SplitPool) => "SPLIT",
-        (VdevState::CantOpen, _) => "UNAVAIL",
-        (VdevState::Faulted, _) => "FAULTED",
-        (VdevState::Degraded, _) => "DEGRADED",
-        (VdevState::Healthy, _) => "ONLINE",
-        (VdevState::Unknown, _) => "UNKNOWN",
-    }
-}
-
 impl Pool {
     /// All properties of the pool by name, features as `feature@NAME`, unknown ones as `unsupported@GUID`. Texts without
     /// a value are `-`; fragmentation that is not known is all ones; no checkpoint, nothing to expand are 0.
@@ -76,7 +61,7 @@ impl Pool {
         put("freeing", number(self.internal_used("$FREE")?));
         put("leaked", number(self.internal_used("$LEAK")?));
         let root = self.zio().vdevs().root();
-        put("health", text(health_name(root.state(), root.aux()), Source::None));
+        put("health", text(root.state().name(root.aux()), Source::None));
         put("guid", number(self.guid()));
         put("load_guid", number(self.load_guid()));
         put("readonly", number(1));

@@ -3,55 +3,11 @@
 use super::{Engine, failure};
 use std::collections::HashMap;
 use uzfs_proto::{Failure, GetHistoryReply, HistoryRecord, Sink};
+use zfs_phys::history::LEGACY_EVENTS;
 use zfs_phys::{NvList, NvValue};
 
 /// Records in one part of the answer.
 const RECORDS_PER_PART: usize = 256;
-
-/// Events of pools before feature flags, by number (`zfs_history_event_names`).
-const LEGACY_EVENTS: [&str; 41] = [
-    "invalid event",
-    "pool create",
-    "vdev add",
-    "pool remove",
-    "pool destroy",
-    "pool export",
-    "pool import",
-    "vdev attach",
-    "vdev replace",
-    "vdev detach",
-    "vdev online",
-    "vdev offline",
-    "vdev upgrade",
-    "pool clear",
-    "pool scrub",
-    "pool property set",
-    "create",
-    "clone",
-    "destroy",
-    "destroy_begin_sync",
-    "inherit",
-    "property set",
-    "quota set",
-    "permission update",
-    "permission remove",
-    "permission who remove",
-    "promote",
-    "receive",
-    "rename",
-    "reservation set",
-    "replay_inc_sync",
-    "replay_full_sync",
-    "rollback",
-    "snapshot",
-    "filesystem version upgrade",
-    "refquota set",
-    "refreservation set",
-    "pool scrub done",
-    "user hold",
-    "user release",
-    "pool split",
-];
 
 /// A number of either sign: salts use all 64 bits.
 fn number(value: &NvValue) -> Option<i128> {
