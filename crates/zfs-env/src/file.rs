@@ -1,37 +1,107 @@
-//! Image files and block devices of the operating system, opened for reading.
+//! Image files and block devices of the operating system.
+//!
+//! Writes go through the system's page cache and are made durable by [`BlockDevice::flush`]. A device opened for writing
+//! is locked against a second writer: `O_EXCL` on a block device (Linux then refuses other exclusive openers and mounts),
+//! an advisory lock on an image file. Readers are never kept out, so that `zdb` works beside a daemon.
 
 use crate::device::BlockDevice;
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A file or block device read with `pread`.
+/// A file or block device, read with `pread` and written with `pwrite`.
 #[derive(Debug)]
 pub struct FileDevice {
     file: File,
     path: PathBuf,
     size: u64,
-    slow: bool,
+    is_block: bool,
+    read_only: bool,
+    /// Set by the first failed flush and never cleared.
+    failed: AtomicBool,
 }
 
 impl FileDevice {
     /// Opens `path` for reading only. Fails with the system's error, or `InvalidInput` for anything that is neither
     /// a regular file nor a block device.
     pub fn open_read_only(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        let kind = std::fs::metadata(&path)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"));
+        let path = path.as_ref();
+        check_kind(path)?;
+        Self::opened(File::open(path)?, path, true)
+    }
+
+    /// Opens `path` for reading and writing and keeps every other writer out until it is dropped. Fails as
+    /// [`Self::open_read_only`] does, and with `ResourceBusy` when somebody else has it open for writing.
+    pub fn open_read_write(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let is_block = check_kind(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if is_block && cfg!(target_os = "linux") {
+            options.custom_flags(libc::O_EXCL);
         }
-        let file = File::open(&path)?;
+        let dev = Self::opened(options.open(path)?, path, false)?;
+        dev.lock()?;
+        Ok(dev)
+    }
+
+    /// Makes a new image file of `size` bytes, all holes, and opens it for writing. Fails with `AlreadyExists` rather
+    /// than touch a file that is there.
+    pub fn create(path: impl AsRef<Path>, size: u64) -> io::Result<Self> {
+        let path = path.as_ref();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        file.set_len(size)?;
+        let dev = Self::opened(file, path, false)?;
+        dev.lock()?;
+        Ok(dev)
+    }
+
+    fn opened(file: File, path: &Path, read_only: bool) -> io::Result<Self> {
         // Asked again of what was opened: the name may stand for something else by now.
         let meta = file.metadata()?;
-        let slow = meta.file_type().is_block_device();
-        let size = if slow { block_device_size(&file)? } else { meta.len() };
-        Ok(Self { file, path, size, slow })
+        let is_block = meta.file_type().is_block_device();
+        let size = if is_block { block_device_size(&file)? } else { meta.len() };
+        Ok(Self { file, path: path.to_path_buf(), size, is_block, read_only, failed: AtomicBool::new(false) })
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "device is open for writing elsewhere"))
+            }
+            // Some file systems know no locks; block devices are kept by O_EXCL already.
+            Err(TryLockError::Error(e)) if self.is_block || e.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Refuses what may not be written: read-only devices, failed devices, ranges past the end.
+    fn check_write(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("a flush of the device has failed"));
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// Whether `path` is a block device; an error when it is neither one nor a regular file.
+fn check_kind(path: &Path) -> io::Result<bool> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        Ok(kind.is_block_device())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"))
     }
 }
 
@@ -53,7 +123,38 @@ impl BlockDevice for FileDevice {
     }
 
     fn is_slow(&self) -> bool {
-        self.slow
+        self.is_block
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_write(offset, data.len() as u64)?;
+        self.file.write_all_at(data, offset)
+    }
+
+    fn write_vectored_at(&self, offset: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
+        self.check_write(offset, bufs.iter().map(|b| b.len() as u64).sum())?;
+        write_vectored(&self.file, offset, bufs)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.check_write(0, 0)?;
+        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_write(offset, len)?;
+        discard(&self.file, self.is_block, offset, len)
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn sector_shifts(&self) -> (u32, u32) {
+        if self.is_block { block_device_shifts(&self.file) } else { (9, 9) }
     }
 }
 
@@ -94,6 +195,91 @@ fn read_vectored(file: &File, mut offset: u64, bufs: &mut [io::IoSliceMut<'_>]) 
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+fn write_vectored(file: &File, mut offset: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
+    const IOV_MAX: usize = 1024;
+    for group in bufs.chunks(IOV_MAX) {
+        let mut copy = [io::IoSlice::new(&[]); IOV_MAX];
+        let copy = &mut copy[..group.len()];
+        copy.copy_from_slice(group);
+        let mut rest = copy;
+        io::IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            // SAFETY: IoSlice has the layout of iovec, the slices outlive the call, and the count is their number.
+            let put = unsafe {
+                let (base, count) = (rest.as_ptr().cast(), rest.len() as libc::c_int);
+                libc::pwritev(file.as_raw_fd(), base, count, offset as libc::off_t)
+            };
+            match put {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n if n < 0 => {
+                    let err = io::Error::last_os_error();
+                    if err.kind() != io::ErrorKind::Interrupted {
+                        return Err(err);
+                    }
+                }
+                n => {
+                    offset += n as u64;
+                    io::IoSlice::advance_slices(&mut rest, n as usize);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_vectored(file: &File, mut offset: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
+    for buf in bufs {
+        file.write_all_at(buf, offset)?;
+        offset += buf.len() as u64;
+    }
+    Ok(())
+}
+
+/// Punches a hole into a file, or sends a block device its discard command.
+#[cfg(target_os = "linux")]
+fn discard(file: &File, is_block: bool, offset: u64, len: u64) -> io::Result<()> {
+    const BLKDISCARD: libc::c_ulong = 0x1277;
+    const MODE: libc::c_int = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    if len == 0 {
+        return Ok(());
+    }
+    let range = [offset, len];
+    // SAFETY: the descriptor is open; the ioctl reads two u64 from the pointer given.
+    let rc = unsafe {
+        if is_block {
+            libc::ioctl(file.as_raw_fd(), BLKDISCARD as _, range.as_ptr())
+        } else {
+            libc::fallocate(file.as_raw_fd(), MODE, offset as libc::off_t, len as libc::off_t)
+        }
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn discard(_: &File, _: bool, _: u64, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// log2 of the logical and physical sector sizes (`BLKSSZGET`, `BLKPBSZGET`).
+#[cfg(target_os = "linux")]
+fn block_device_shifts(file: &File) -> (u32, u32) {
+    let ask = |request: libc::c_ulong| {
+        let mut size = 0u32;
+        // SAFETY: the descriptor is open, and both requests write one 32-bit integer to the pointer given.
+        let rc = unsafe { libc::ioctl(file.as_raw_fd(), request as _, &mut size as *mut u32) };
+        if rc == 0 && size.is_power_of_two() { size.trailing_zeros().max(9) } else { 9 }
+    };
+    let logical = ask(0x1268);
+    (logical, ask(0x127b).max(logical))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn block_device_shifts(_: &File) -> (u32, u32) {
+    (9, 12)
+}
+
 /// Size in bytes as the kernel knows it (`BLKGETSIZE64`).
 #[cfg(target_os = "linux")]
 fn block_device_size(file: &File) -> io::Result<u64> {
@@ -130,5 +316,32 @@ mod tests {
         dev.read_vectored_at(3, &mut [io::IoSliceMut::new(&mut a), io::IoSliceMut::new(&mut b)]).unwrap();
         assert_eq!((&a[..], &b[..]), (&data[3..10], &data[10..4010]));
         assert!(FileDevice::open_read_only(dir.path()).is_err());
+    }
+    #[test]
+    fn one_writer_at_a_time_and_readers_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let dev = FileDevice::create(&path, 1 << 20).unwrap();
+        assert!(FileDevice::create(&path, 1).is_err());
+        assert_eq!(FileDevice::open_read_write(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        let many: Vec<[u8; 3]> = (0..2500u32).map(|i| [i as u8, (i >> 8) as u8, 7]).collect();
+        let slices: Vec<_> = many.iter().map(|b| io::IoSlice::new(b)).collect();
+        dev.write_vectored_at(100, &slices).unwrap();
+        dev.write_at((1 << 20) - 2, b"ab").unwrap();
+        assert_eq!(dev.write_at((1 << 20) - 1, b"ab").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        dev.flush().unwrap();
+        let reader = FileDevice::open_read_only(&path).unwrap();
+        assert_eq!(reader.write_at(0, b"x").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        let mut buf = vec![0u8; 7500];
+        reader.read_at(100, &mut buf).unwrap();
+        assert_eq!(buf, many.concat());
+        if dev.discard(0, 4096).is_ok() {
+            reader.read_at(0, &mut buf[..4096]).unwrap();
+            assert!(buf[..4096].iter().all(|b| *b == 0));
+        }
+        dev.failed.store(true, Ordering::Release);
+        assert!(dev.flush().is_err() && dev.write_at(0, b"x").is_err() && dev.read_at(0, &mut buf).is_ok());
+        drop(dev);
+        assert!(!FileDevice::open_read_write(&path).unwrap().is_read_only());
     }
 }

@@ -1,7 +1,7 @@
-//! The environment of the engine: block devices, clock, task pool.
+//! The environment of the engine: block devices, clock, randomness, task pool.
 //!
-//! Purpose: the only crate of the engine that touches the operating system. Everything above it reads disks through
-//! [`BlockDevice`], tells time through [`Clock`] and runs background work on a [`TaskPool`], so that tests can put a
+//! Purpose: the only crate of the engine that touches the operating system. Everything above it uses disks through
+//! [`BlockDevice`], tells time through [`Clock`], draws guids and salts from an [`Rng`] and runs background work on a [`TaskPool`], so that tests can put a
 //! simulated disk ([`MemDevice`]) or clock in their place.
 //!
 //! Rejected alternative: an async runtime. Reads of cached data never leave the caller's thread, and reads of disks
@@ -13,9 +13,11 @@ pub mod file;
 pub mod host;
 pub mod mem;
 pub mod pool;
+pub mod rng;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use device::BlockDevice;
 pub use file::FileDevice;
 pub use mem::MemDevice;
 pub use pool::TaskPool;
+pub use rng::{Rng, SeededRng, SystemRng};

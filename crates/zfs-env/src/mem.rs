@@ -1,4 +1,4 @@
-//! A simulated disk with faults, for tests of everything above.
+//! A disk in memory with faults, for tests of everything above. Writes are durable at once.
 
 use crate::device::BlockDevice;
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,8 @@ pub struct MemDevice {
     bytes: RwLock<Vec<u8>>,
     faults: Mutex<Vec<Range<u64>>>,
     reads: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
     slow: AtomicBool,
 }
 
@@ -23,8 +25,8 @@ impl MemDevice {
         Self { bytes: RwLock::new(bytes), ..Self::default() }
     }
 
-    /// Overwrites bytes; what lies past the end is dropped.
-    pub fn write_at(&self, offset: u64, data: &[u8]) {
+    /// Overwrites bytes behind the engine's back; what lies past the end is dropped.
+    pub fn poke(&self, offset: u64, data: &[u8]) {
         let mut bytes = self.bytes.write();
         let start = (offset as usize).min(bytes.len());
         let end = start.saturating_add(data.len()).min(bytes.len());
@@ -39,7 +41,7 @@ impl MemDevice {
         bytes[start..end].iter_mut().for_each(|b| *b = !*b);
     }
 
-    /// Makes reads that touch the range fail with an I/O error.
+    /// Makes reads and writes that touch the range fail with an I/O error.
     pub fn fail(&self, range: Range<u64>) {
         self.faults.lock().push(range);
     }
@@ -58,6 +60,30 @@ impl MemDevice {
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
+
+    /// Writes served or refused so far.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Flushes so far.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// A copy of everything the disk holds.
+    pub fn image(&self) -> Vec<u8> {
+        self.bytes.read().clone()
+    }
+
+    /// The byte range of a request, unless it meets an injected fault or the end.
+    fn range(&self, offset: u64, len: usize) -> io::Result<Range<usize>> {
+        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if self.faults.lock().iter().any(|f| f.start < end && offset < f.end) {
+            return Err(io::Error::other("injected fault"));
+        }
+        Ok(offset as usize..end as usize)
+    }
 }
 
 impl BlockDevice for MemDevice {
@@ -67,12 +93,9 @@ impl BlockDevice for MemDevice {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let end = offset.checked_add(buf.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
-        if self.faults.lock().iter().any(|f| f.start < end && offset < f.end) {
-            return Err(io::Error::other("injected fault"));
-        }
+        let range = self.range(offset, buf.len())?;
         let bytes = self.bytes.read();
-        let src = bytes.get(offset as usize..end as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let src = bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(src);
         Ok(())
     }
@@ -83,5 +106,40 @@ impl BlockDevice for MemDevice {
 
     fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let range = self.range(offset, data.len())?;
+        let mut bytes = self.bytes.write();
+        bytes.get_mut(range).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_whole_or_refused() {
+        let d = MemDevice::new(vec![0; 100]);
+        d.write_at(90, &[1; 10]).unwrap();
+        assert_eq!(d.write_at(91, &[2; 10]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        d.write_vectored_at(0, &[io::IoSlice::new(&[3; 2]), io::IoSlice::new(&[4; 2])]).unwrap();
+        d.fail(50..51);
+        assert!(d.write_at(40, &[9; 20]).is_err());
+        let img = d.image();
+        assert_eq!((&img[..5], img[45], &img[88..]), (&[3, 3, 4, 4, 0][..], 0, &[&[0; 2][..], &[1; 10]].concat()[..]));
+        assert_eq!((d.writes(), d.discard(0, 1).unwrap_err().kind()), (5, io::ErrorKind::Unsupported));
     }
 }

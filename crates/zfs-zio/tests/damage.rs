@@ -69,7 +69,7 @@ impl Rig {
     }
 
     fn put(&self, disk: usize, offset: i64, bytes: &[u8]) {
-        self.disks[disk].write_at(VDEV_LABEL_START_SIZE.checked_add_signed(offset).unwrap(), bytes);
+        self.disks[disk].poke(VDEV_LABEL_START_SIZE.checked_add_signed(offset).unwrap(), bytes);
     }
 
     /// Inverts all that a disk holds of a block.

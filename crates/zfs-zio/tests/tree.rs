@@ -128,7 +128,7 @@ fn distributed_spares_stand_in() {
                             true => g.spare_child(0, col.offset as u64).unwrap(),
                             false => col.child,
                         };
-                        d[on].write_at(at, bytes);
+                        d[on].poke(at, bytes);
                     }
                 }
                 let child = |i: usize| match i {
@@ -189,7 +189,7 @@ fn removed_vdevs_are_followed_through_every_mapping() {
     let second = vec![entry(3 << 20, 2, 7 << 20, 8 << 10), entry((3 << 20) + (8 << 10), 2, 6 << 20, 1 << 20)];
     let places = [(0, 5u64 << 20, 16usize << 10), (16 << 10, 7 << 20, 8 << 10), (24 << 10, 6 << 20, 8 << 10)];
     for (at, offset, len) in places {
-        d.iter().for_each(|d| d.write_at(VDEV_LABEL_START_SIZE + offset, &data[at..at + len]));
+        d.iter().for_each(|d| d.poke(VDEV_LABEL_START_SIZE + offset, &data[at..at + len]));
     }
     let map = |zio: &Zio| {
         zio.set_indirect_mapping(0, first.clone()).unwrap();
@@ -229,7 +229,7 @@ fn a_disk_half_resilvered_is_not_blamed() {
     raidz::generate(&mut [&mut parity], &columns);
     for (col, bytes) in cols.iter().zip(std::iter::once(&parity[..]).chain(columns)) {
         if col.child != 0 {
-            d[col.child].write_at(VDEV_LABEL_START_SIZE + col.offset as u64, bytes);
+            d[col.child].poke(VDEV_LABEL_START_SIZE + col.offset as u64, bytes);
         }
     }
     let zio = Zio::new("r", t, Arc::new(ArcCache::new(1 << 20)), None);
