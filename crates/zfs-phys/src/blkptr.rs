@@ -5,7 +5,7 @@
 //! the fill count, 12-15 the checksum. Embedded pointers reuse all but words 6 and 10 for up to 112 bytes of payload.
 
 use crate::enums::{ChecksumKind, CompressKind, DmuObjectType};
-use crate::error::Result;
+use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader};
 
 /// Size of a block pointer on disk, bytes.
@@ -23,6 +23,13 @@ pub const BP_EMBEDDED_TYPE_REDACTED: u8 = 2;
 
 const fn bits(word: u64, low: u32, len: u32) -> u64 {
     (word >> low) & ((1u64 << len) - 1)
+}
+
+/// Replaces the bits that [`bits`] reads; `value` must fit them.
+const fn put_bits(word: &mut u64, low: u32, len: u32, value: u64) {
+    let mask = ((1u64 << len) - 1) << low;
+    debug_assert!(value >> len == 0);
+    *word = (*word & !mask) | ((value << low) & mask);
 }
 
 /// A data virtual address: a place on a top-level vdev.
@@ -331,6 +338,134 @@ impl BlkPtr {
     }
 }
 
+/// Building pointers. Sizes are in bytes and must be multiples of 512 within their fields' ranges, which the engine's own
+/// limits (blocks of 512 bytes to 16 MiB) keep; debug builds assert it.
+impl BlkPtr {
+    /// A hole that records when it was punched, as pools with the feature `hole_birth` keep it. Without a birth, a hole
+    /// is all zeros.
+    pub fn hole(lsize: u64, object_type: DmuObjectType, level: u8, birth: u64) -> Self {
+        let mut bp = Self::default();
+        if birth != 0 {
+            bp.set_lsize(lsize);
+            bp.set_object_type(object_type);
+            bp.set_level(level);
+            bp.set_birth(birth, birth);
+        }
+        bp
+    }
+
+    /// A pointer that carries `payload` itself: `lsize` bytes compressed by `compress` (or as they are, with
+    /// [`CompressKind::Off`]). Type, level and birth are the caller's to set. An error when the payload is empty or
+    /// longer than [`BPE_PAYLOAD_SIZE`], or `lsize` does not fit.
+    pub fn embedded(payload: &[u8], lsize: u64, compress: CompressKind, etype: u8) -> Result<Self> {
+        let fail = |why: String| Err(DecodeError::new("embedded blkptr", 0, why));
+        if payload.is_empty() || payload.len() > BPE_PAYLOAD_SIZE || lsize == 0 || lsize > 1 << 25 {
+            return fail(format!("{} bytes of payload for {lsize}", payload.len()));
+        }
+        let mut bp = Self::default();
+        let prop = bp.prop_mut();
+        put_bits(prop, 0, 25, lsize - 1);
+        put_bits(prop, 25, 7, payload.len() as u64 - 1);
+        put_bits(prop, 32, 7, compress as u64);
+        put_bits(prop, 39, 1, 1);
+        put_bits(prop, 40, 8, u64::from(etype));
+        put_bits(prop, 63, 1, u64::from(Endian::NATIVE == Endian::Little));
+        let words = bp.word.iter_mut().enumerate().filter(|(i, _)| *i != 6 && *i != 10).map(|(_, w)| w);
+        for (word, chunk) in words.zip(payload.chunks(8)) {
+            *word = chunk.iter().rev().fold(0, |w, b| (w << 8) | u64::from(*b));
+        }
+        Ok(bp)
+    }
+
+    fn prop_mut(&mut self) -> &mut u64 {
+        let [_, _, _, _, _, _, prop, ..] = &mut self.word;
+        prop
+    }
+
+    /// Sets address `d` of 0 to 2 (others are ignored).
+    pub fn set_dva(&mut self, d: usize, dva: Dva) {
+        if let Some(pair) = self.word.chunks_exact_mut(2).take(3).nth(d) {
+            pair.copy_from_slice(&dva.word);
+        }
+    }
+
+    /// Sets the logical size.
+    pub fn set_lsize(&mut self, lsize: u64) {
+        debug_assert!(lsize.is_multiple_of(512) && lsize != 0 && !self.is_embedded());
+        put_bits(self.prop_mut(), 0, 16, ((lsize >> SPA_MINBLOCKSHIFT).wrapping_sub(1)) & 0xffff);
+    }
+
+    /// Sets the physical size.
+    pub fn set_psize(&mut self, psize: u64) {
+        debug_assert!(psize.is_multiple_of(512) && psize != 0 && !self.is_embedded());
+        put_bits(self.prop_mut(), 16, 16, ((psize >> SPA_MINBLOCKSHIFT).wrapping_sub(1)) & 0xffff);
+    }
+
+    /// Sets the compression.
+    pub fn set_compress(&mut self, kind: CompressKind) {
+        put_bits(self.prop_mut(), 32, 7, kind as u64);
+    }
+
+    /// Sets the kind of checksum.
+    pub fn set_checksum_kind(&mut self, kind: ChecksumKind) {
+        debug_assert!(!self.is_embedded());
+        put_bits(self.prop_mut(), 40, 8, kind as u64);
+    }
+
+    /// Sets the type of the object the block belongs to.
+    pub fn set_object_type(&mut self, t: DmuObjectType) {
+        put_bits(self.prop_mut(), 48, 8, u64::from(t.0));
+    }
+
+    /// Sets the level.
+    pub fn set_level(&mut self, level: u8) {
+        put_bits(self.prop_mut(), 56, 5, u64::from(level & 0x1f));
+    }
+
+    /// Sets or clears the "crypt" bit.
+    pub fn set_crypt(&mut self, on: bool) {
+        put_bits(self.prop_mut(), 61, 1, u64::from(on));
+    }
+
+    /// Sets or clears the dedup bit.
+    pub fn set_dedup(&mut self, on: bool) {
+        put_bits(self.prop_mut(), 62, 1, u64::from(on));
+    }
+
+    /// Sets the byte order of the contents.
+    pub fn set_endian(&mut self, e: Endian) {
+        put_bits(self.prop_mut(), 63, 1, u64::from(e == Endian::Little));
+    }
+
+    /// Sets both birth txgs. The physical one is stored only where it differs; embedded pointers have none.
+    pub fn set_birth(&mut self, logical: u64, physical: u64) {
+        let embedded = self.is_embedded();
+        let [_, _, _, _, _, _, _, _, _, phys, log, ..] = &mut self.word;
+        *log = logical;
+        if !embedded {
+            *phys = if logical == physical { 0 } else { physical };
+        }
+    }
+
+    /// Sets the fill count; type, level and crypt bit must be set already, since an encrypted block's count is narrower.
+    pub fn set_fill(&mut self, fill: u64) {
+        debug_assert!(!self.is_embedded());
+        let encrypted = self.is_encrypted();
+        let [_, _, _, _, _, _, _, _, _, _, _, word, ..] = &mut self.word;
+        if encrypted {
+            put_bits(word, 0, 32, fill & 0xffff_ffff);
+        } else {
+            *word = fill;
+        }
+    }
+
+    /// Sets the checksum words.
+    pub fn set_checksum(&mut self, sum: [u64; 4]) {
+        let [.., a, b, c, d] = &mut self.word;
+        [*a, *b, *c, *d] = sum;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,6 +502,57 @@ mod tests {
             let half = if e == Endian::Little { &raw[92..96] } else { &raw[88..92] };
             assert_eq!(&iv[8..], half);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_set_is_read(
+            lsize in 1u64..=1 << 15, psize in 1u64..=1 << 15, level in 0u8..32, t in 0u8..54, crypt: bool, dedup: bool,
+            big: bool, births in any::<(u32, u32)>(), fill in any::<u32>(), sum: [u64; 4], dirty: [u64; 16],
+        ) {
+            let mut bp = BlkPtr { word: dirty };
+            bp.word[6] &= !(1 << 39);
+            bp.word[7] = 0;
+            let dvas: Vec<Dva> = (0..3u32).map(|i| Dva::new(i, u64::from(fill) << 9, 4096, i == 0)).collect();
+            dvas.iter().enumerate().for_each(|(i, d)| bp.set_dva(i, *d));
+            bp.set_dva(3, Dva::new(9, 9, 512, true));
+            bp.set_lsize(lsize << 9);
+            bp.set_psize(psize << 9);
+            bp.set_compress(CompressKind::Zstd);
+            bp.set_checksum_kind(ChecksumKind::Blake3);
+            bp.set_object_type(DmuObjectType(t));
+            bp.set_level(level);
+            bp.set_crypt(crypt);
+            bp.set_dedup(dedup);
+            bp.set_endian(if big { Endian::Big } else { Endian::Little });
+            bp.set_birth(births.0.into(), births.1.into());
+            bp.set_fill(fill.into());
+            bp.set_checksum(sum);
+            prop_assert_eq!((bp.lsize(), bp.psize(), bp.level(), bp.object_type().0), (lsize << 9, psize << 9, level, t));
+            prop_assert_eq!((bp.compress(), bp.checksum_kind()), (Some(CompressKind::Zstd), Some(ChecksumKind::Blake3)));
+            prop_assert_eq!((bp.uses_crypt(), bp.is_dedup(), bp.endian() == Endian::Big), (crypt, dedup, big));
+            prop_assert_eq!((bp.logical_birth(), bp.fill(), bp.checksum()), (births.0.into(), fill.into(), sum));
+            prop_assert_eq!((bp.word[9] == 0, bp.is_gang()), (births.0 == births.1 || births.1 == 0, true));
+            prop_assert_eq!((0..3).map(|i| bp.dva(i)).collect::<Vec<_>>(), dvas);
+        }
+
+        #[test]
+        fn embedded_payloads_survive(payload in proptest::collection::vec(any::<u8>(), 1..=BPE_PAYLOAD_SIZE), lsize in 1u64..1 << 25) {
+            let mut bp = BlkPtr::embedded(&payload, lsize, CompressKind::Lz4, BP_EMBEDDED_TYPE_DATA).unwrap();
+            bp.set_object_type(DmuObjectType::PLAIN_FILE_CONTENTS);
+            bp.set_birth(77, 77);
+            prop_assert_eq!((bp.lsize(), bp.embedded_payload()), (lsize, payload));
+            prop_assert_eq!((bp.logical_birth(), bp.is_hole(), bp.compress()), (77, false, Some(CompressKind::Lz4)));
+        }
+    }
+
+    #[test]
+    fn holes_remember_their_birth() {
+        let t = DmuObjectType::PLAIN_FILE_CONTENTS;
+        assert_eq!(BlkPtr::hole(131072, t, 1, 0), BlkPtr::default());
+        let h = BlkPtr::hole(131072, t, 1, 9);
+        assert!(h.is_hole() && h.lsize() == 131072 && h.level() == 1 && h.birth() == 9 && h.object_type() == t);
+        assert!(BlkPtr::embedded(&[0; 113], 512, CompressKind::Lz4, 0).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::label::ECK_SIZE;
 use crate::nvlist::NvList;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// What a boot environment block holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,18 @@ impl BootEnv {
             _ => Self::Empty,
         })
     }
+
+    /// Encodes a block of `size` bytes with a trailer of zeros that the caller seals. An error when it is too small.
+    pub fn encode(&self, size: usize) -> Result<Vec<u8>> {
+        let mut w = Writer::new(Endian::Big, "boot environment", size);
+        match self {
+            Self::Empty => w.u64(0),
+            Self::Raw(text) => w.u64(0).bytes(text.as_bytes()),
+            Self::List(list) => w.u64(1).bytes(&list.encode_xdr()),
+        };
+        w.pad_to(size.saturating_sub(ECK_SIZE))?.zeros(ECK_SIZE);
+        Ok(w.finish())
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +64,10 @@ mod tests {
         let packed = list.encode_xdr();
         b[7] = 1;
         b[8..8 + packed.len()].copy_from_slice(&packed);
-        assert_eq!(BootEnv::decode(&b).unwrap(), BootEnv::List(list));
+        assert_eq!(BootEnv::decode(&b).unwrap(), BootEnv::List(list.clone()));
+        for env in [BootEnv::Empty, BootEnv::Raw("a=b".into()), BootEnv::List(list)] {
+            assert_eq!(BootEnv::decode(&env.encode(8192).unwrap()).unwrap(), env);
+        }
+        assert!(BootEnv::Raw("x".repeat(100)).encode(128).is_err());
     }
 }

@@ -5,6 +5,14 @@ use crate::error::{DecodeError, Result};
 use crate::read::Endian;
 use crate::uberblock::{UBERBLOCK_MAGIC, Uberblock};
 
+/// The words of an entry that keeps `u`.
+pub fn uberblock_to_words(u: &Uberblock) -> Vec<u64> {
+    let mut out = vec![UBERBLOCK_MAGIC, u.version, u.txg, u.guid_sum, u.timestamp];
+    out.extend(u.rootbp.word);
+    out.extend([u.software_version, u.mmp_magic, u.mmp_delay, u.mmp_config, u.checkpoint_txg, u.raidz_reflow_info]);
+    out
+}
+
 /// Rebuilds the checkpointed uberblock from the words of its entry.
 pub fn uberblock_from_words(words: &[u64]) -> Result<Uberblock> {
     let w = |i: usize| words.get(i).copied().unwrap_or(0);

@@ -4,6 +4,7 @@ use crate::blkptr::{BLKPTR_SIZE, BlkPtr};
 use crate::enums::DmuObjectType;
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Bytes of one dnode slot.
 pub const DNODE_SIZE: usize = 512;
@@ -124,6 +125,33 @@ impl DnodePhys {
         }))
     }
 
+    /// Encodes the dnode in its own byte order into all its slots. An error when its parts do not fit them: the same
+    /// combinations that [`Self::decode`] refuses.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let size = self.slots() * DNODE_SIZE;
+        let mut w = Writer::new(self.endian, "dnode", size);
+        let bonuslen = u16::try_from(self.bonus.len()).map_err(|_| w.err("bonus of more than 65535 bytes"))?;
+        if !(1..=3).contains(&self.nblkptr) || !(1..=DN_MAX_LEVELS).contains(&self.nlevels) {
+            return Err(w.err(format!("{} block pointers, {} levels", self.nblkptr, self.nlevels)));
+        }
+        if (self.flags & DNODE_FLAG_SPILL_BLKPTR != 0) != self.spill.is_some() {
+            return Err(w.err("the flag for a spill block does not say whether there is one"));
+        }
+        w.u8(self.object_type.0).u8(self.indblkshift).u8(self.nlevels).u8(self.nblkptr);
+        w.u8(self.bonustype.0).u8(self.checksum).u8(self.compress).u8(self.flags);
+        w.u16(self.datablkszsec).u16(bonuslen).u8(self.extra_slots).zeros(3);
+        w.u64(self.maxblkid).u64(self.used).zeros(32);
+        for bp in self.blkptrs() {
+            w.bp(bp);
+        }
+        w.bytes(&self.bonus);
+        match &self.spill {
+            Some(bp) => w.pad_to(size - BLKPTR_SIZE)?.bp(bp),
+            None => w.pad_to(size)?,
+        };
+        Ok(w.finish())
+    }
+
     /// Data block size, bytes.
     pub fn datablksz(&self) -> u64 {
         u64::from(self.datablkszsec) << 9
@@ -139,10 +167,30 @@ impl DnodePhys {
         if self.flags & DNODE_FLAG_USED_BYTES != 0 { self.used } else { self.used.saturating_mul(512) }
     }
 
+    /// Bytes the bonus may have: what pointers and spill pointer leave of the slots.
+    pub fn max_bonus(&self) -> usize {
+        let pointers = usize::from(self.nblkptr) + usize::from(self.spill.is_some());
+        (self.slots() * DNODE_SIZE).saturating_sub(DNODE_CORE_SIZE + pointers * BLKPTR_SIZE)
+    }
+
     /// The block pointers in use.
     pub fn blkptrs(&self) -> impl Iterator<Item = &BlkPtr> {
         self.blkptr.iter().take(usize::from(self.nblkptr))
     }
+}
+
+/// Largest bonus of a new dnode of `slots` slots: all but the head and one block pointer.
+pub const fn max_bonus_of_slots(slots: usize) -> usize {
+    (slots * DNODE_SIZE).saturating_sub(DNODE_CORE_SIZE + BLKPTR_SIZE)
+}
+
+/// Block pointers of a new dnode: one beside system attributes, which may grow, else as many as a bonus of `bonuslen`
+/// bytes leaves room for.
+pub fn nblkptr_for(bonustype: DmuObjectType, bonuslen: usize, slots: usize) -> u8 {
+    if bonustype == DmuObjectType::SA {
+        return 1;
+    }
+    (1 + max_bonus_of_slots(slots).saturating_sub(bonuslen) / BLKPTR_SIZE).min(3) as u8
 }
 
 #[cfg(test)]
@@ -150,7 +198,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn room_for_pointers() {
+        let t = DmuObjectType::ZAP_OTHER;
+        assert_eq!(
+            (nblkptr_for(t, 0, 1), nblkptr_for(t, 64, 1), nblkptr_for(t, 65, 1), nblkptr_for(t, 320, 1)),
+            (3, 3, 2, 1)
+        );
+        assert_eq!((nblkptr_for(DmuObjectType::SA, 0, 2), max_bonus_of_slots(2)), (1, 832));
+    }
+
     proptest! {
+        #[test]
+        fn dnodes_survive(
+            n in 1u8..=3, extra in 0u8..4, bonus in proptest::collection::vec(any::<u8>(), 0..100), spill: bool, words: [u64; 16],
+            big: bool, used: u64, maxblkid: u64,
+        ) {
+            let bp = BlkPtr { word: words };
+            let mut blkptr = [BlkPtr::default(); 3];
+            blkptr.iter_mut().take(n.into()).for_each(|b| *b = bp);
+            let d = DnodePhys {
+                endian: if big { Endian::Big } else { Endian::Little },
+                object_type: DmuObjectType::PLAIN_FILE_CONTENTS, indblkshift: 17, nlevels: 2, nblkptr: n,
+                bonustype: DmuObjectType::SA, checksum: 7, compress: 15,
+                flags: 3 | if spill { DNODE_FLAG_SPILL_BLKPTR } else { 0 },
+                datablkszsec: 256, extra_slots: extra, maxblkid, used, blkptr, bonus, spill: spill.then_some(bp),
+            };
+            match d.encode() {
+                Ok(b) => {
+                    prop_assert_eq!(b.len(), d.slots() * DNODE_SIZE);
+                    prop_assert!(d.bonus.len() <= d.max_bonus());
+                    prop_assert_eq!(DnodePhys::decode(&b, d.endian).unwrap().unwrap(), d);
+                }
+                Err(_) => prop_assert!(d.bonus.len() > d.max_bonus() || (n == 3 && spill && extra == 0)),
+            }
+        }
+
         #[test]
         fn no_input_panics(buf in proptest::collection::vec(any::<u8>(), 0..2048)) {
             for e in [Endian::Little, Endian::Big] {

@@ -6,7 +6,9 @@
 
 use crate::error::Result;
 use crate::nvlist::NvList;
+use crate::read::Endian;
 use crate::uberblock::{MAX_UBERBLOCK_SHIFT, UBERBLOCK_SHIFT};
+use crate::write::Writer;
 
 /// Copies of the label on a device.
 pub const VDEV_LABELS: usize = 4;
@@ -52,6 +54,27 @@ pub fn decode_config(phys: &[u8]) -> Result<NvList> {
     NvList::decode(phys.get(..phys.len().saturating_sub(ECK_SIZE)).unwrap_or(phys))
 }
 
+/// Encodes the configuration area of a label, with a trailer of zeros that the caller seals for its place on the
+/// device. An error when the list is too large.
+pub fn encode_config(config: &NvList) -> Result<Vec<u8>> {
+    let size = VDEV_PHYS_SIZE as usize;
+    let mut w = Writer::new(Endian::NATIVE, "label", size);
+    w.bytes(&config.encode_xdr()).pad_to(size - ECK_SIZE)?.zeros(ECK_SIZE);
+    Ok(w.finish())
+}
+
+/// Slots of the uberblock ring of a top-level vdev's ashift.
+pub fn uberblock_slots(ashift: u64) -> u64 {
+    VDEV_UBERBLOCK_RING >> uberblock_shift(ashift)
+}
+
+/// Offset within a label of the slot that the root of `txg` goes to. With multihost the last slot of the ring is left to
+/// its heartbeat.
+pub fn uberblock_offset(txg: u64, ashift: u64, multihost: bool) -> u64 {
+    let slot = txg % (uberblock_slots(ashift) - u64::from(multihost));
+    VDEV_UBERBLOCK_RING_OFFSET + (slot << uberblock_shift(ashift))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +88,14 @@ mod tests {
         assert_eq!(label_offset(psize, 2), Some(whole - 2 * VDEV_LABEL_SIZE));
         assert_eq!(label_offset(psize, 3), Some(whole - VDEV_LABEL_SIZE));
         assert_eq!(label_offset(1000, 3), None);
+        let config = NvList { flags: 1, pairs: vec![("name".into(), crate::NvValue::String("tank".into()))] };
+        let area = encode_config(&config).unwrap();
+        assert_eq!((area.len() as u64, decode_config(&area).unwrap()), (VDEV_PHYS_SIZE, config.clone()));
+        let huge = NvList { flags: 1, pairs: vec![("x".into(), crate::NvValue::ByteArray(vec![0; 112 << 10]))] };
+        assert!(encode_config(&huge).is_err());
+        assert_eq!((uberblock_slots(9), uberblock_slots(12), uberblock_slots(20)), (128, 32, 16));
+        assert_eq!(uberblock_offset(33, 12, false), VDEV_UBERBLOCK_RING_OFFSET + 4096);
+        assert_eq!(uberblock_offset(31, 12, true), VDEV_UBERBLOCK_RING_OFFSET);
         assert_eq!((uberblock_shift(9), uberblock_shift(12), uberblock_shift(16)), (10, 12, 13));
     }
 }

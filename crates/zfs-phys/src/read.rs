@@ -47,6 +47,22 @@ impl Endian {
         }
     }
 
+    /// Encodes a 16-bit integer.
+    pub const fn put_u16(self, v: u16) -> [u8; 2] {
+        match self {
+            Endian::Little => v.to_le_bytes(),
+            Endian::Big => v.to_be_bytes(),
+        }
+    }
+
+    /// Encodes a 32-bit integer.
+    pub const fn put_u32(self, v: u32) -> [u8; 4] {
+        match self {
+            Endian::Little => v.to_le_bytes(),
+            Endian::Big => v.to_be_bytes(),
+        }
+    }
+
     /// Encodes a 64-bit integer.
     pub const fn put_u64(self, v: u64) -> [u8; 8] {
         match self {

@@ -2,7 +2,9 @@
 
 use crate::blkptr::BlkPtr;
 use crate::error::{DecodeError, Result};
+use crate::label::ECK_SIZE;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// First word of every uberblock.
 pub const UBERBLOCK_MAGIC: u64 = 0x00ba_b10c;
@@ -69,6 +71,28 @@ impl Uberblock {
         })
     }
 
+    /// Encodes a slot of `size` bytes in its own byte order, with a trailer of zeros that the caller seals for the
+    /// slot's place on the device. An error when the slot is too small.
+    pub fn encode(&self, size: usize) -> Result<Vec<u8>> {
+        let mut w = Writer::new(self.endian, "uberblock", size);
+        w.u64s(&[UBERBLOCK_MAGIC, self.version, self.txg, self.guid_sum, self.timestamp]);
+        w.bp(&self.rootbp);
+        w.u64s(&[self.software_version, self.mmp_magic, self.mmp_delay, self.mmp_config]);
+        w.u64s(&[self.checkpoint_txg, self.raidz_reflow_info]);
+        w.pad_to(size.saturating_sub(ECK_SIZE))?.zeros(ECK_SIZE);
+        Ok(w.finish())
+    }
+
+    /// Sets the multihost fields: interval in milliseconds, sequence number and fail count, each if known.
+    pub fn set_mmp(&mut self, delay_ns: u64, interval_ms: Option<u32>, seq: Option<u16>, fail: Option<u16>) {
+        let field = |v: Option<u64>, valid: u64, shift: u32| v.map_or(0, |v| valid | v << shift);
+        self.mmp_magic = MMP_MAGIC;
+        self.mmp_delay = delay_ns;
+        self.mmp_config = field(interval_ms.map(|v| u64::from(v & 0xff_ffff)), 1, 8)
+            | field(seq.map(u64::from), 2, 32)
+            | field(fail.map(u64::from), 4, 48);
+    }
+
     /// Whether the multihost fields are there.
     pub fn mmp_valid(&self) -> bool {
         self.mmp_magic == MMP_MAGIC
@@ -102,5 +126,35 @@ impl Uberblock {
     /// Order in which roots are preferred: txg, then time, then multihost sequence.
     pub fn rank(&self) -> (u64, u64, u16) {
         (self.txg, self.timestamp, self.mmp_seq().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_survive() {
+        for endian in [Endian::Little, Endian::Big] {
+            let mut u = Uberblock {
+                endian,
+                version: 5000,
+                txg: 4,
+                guid_sum: u64::MAX,
+                timestamp: 1,
+                rootbp: BlkPtr { word: [3; 16] },
+                software_version: 5000,
+                mmp_magic: 0,
+                mmp_delay: 0,
+                mmp_config: 0,
+                checkpoint_txg: 6,
+                raidz_reflow_info: 1 << 55 | 3,
+            };
+            u.set_mmp(9, Some(1000), None, Some(10));
+            let b = u.encode(1024).unwrap();
+            assert_eq!((b.len(), Uberblock::decode(&b).unwrap()), (1024, u));
+            assert_eq!((u.mmp_interval_ms(), u.mmp_seq(), u.mmp_fail_intervals()), (Some(1000), None, Some(10)));
+            assert!(u.encode(200).is_err());
+        }
     }
 }
