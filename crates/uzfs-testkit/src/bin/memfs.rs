@@ -1,11 +1,13 @@
 //! `memfs MOUNTPOINT BYTES FILES`: a FUSE file system in memory, the ceiling of what FUSE can serve.
 //!
-//! One file `big` of BYTES, one directory `wide` of FILES empty files. Threads and cloned descriptors as
-//! in the daemon; nothing is computed, so what it serves is the price of FUSE itself. Ends when unmounted.
+//! One file `big` of BYTES, one directory `wide` of FILES empty files. It asks the kernel for the same
+//! abilities as uzfs does; nothing is computed, so what it serves is the price of FUSE itself. Ends when
+//! unmounted.
 
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, MountOption,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, Request, SessionACL,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, Request,
+    SessionACL,
 };
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -73,7 +75,35 @@ impl MemFs {
     }
 }
 
+/// Abilities that uzfs uses too.
+const WANTED: [InitFlags; 10] = [
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+];
+/// Largest write, bytes, from which fuser derives the largest read: 1 MiB as in uzfs.
+const MAX_WRITE: u32 = 1 << 20;
+/// Background requests in flight, as in uzfs.
+const MAX_BACKGROUND: u16 = 64;
+
 impl Filesystem for MemFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for ability in WANTED {
+            // What the kernel lacks, uzfs goes without too.
+            let _ = config.add_capabilities(ability);
+        }
+        let _ = config.set_max_write(MAX_WRITE);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = name.to_str().and_then(|n| self.child(parent.0, n)).and_then(|i| self.attr(i));
         match found {
@@ -90,7 +120,12 @@ impl Filesystem for MemFs {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        // Both need no opening, as in uzfs.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn read(
@@ -146,7 +181,7 @@ fn main() -> ExitCode {
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let mut config = Config::default();
-    config.mount_options = vec![MountOption::RO, MountOption::FSName("memfs".into())];
+    config.mount_options = vec![MountOption::RO, MountOption::DefaultPermissions, MountOption::FSName("memfs".into())];
     config.acl = SessionACL::Owner;
     config.n_threads = Some(threads);
     config.clone_fd = true;

@@ -3,30 +3,81 @@
 //!
 //! The pool has version 23, so that both can open it, and is made once with zfs-fuse's own tools in
 //! `target/bench`. "Cold" is after importing the pool anew and dropping the kernel's caches; the image file
-//! itself is dropped from the page cache too. Needs root.
+//! itself is dropped from the page cache too. Every peer is measured once a round, in turning order, and the
+//! best of the rounds counts: other load on the machine only ever takes away. The ceiling negotiates the same
+//! abilities with the kernel as uzfs and has the same read-ahead. Needs root. An interrupt ends the servers
+//! and takes the mounts away.
 
 mod peers;
+mod server;
+mod setup;
+mod table;
+mod verify;
 mod work;
 
-use peers::{Memfs, Peer, Setup, UzfsPeer, ZfsFuse};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use peers::{Kind, Peer};
+use setup::Setup;
+use std::process::ExitCode;
+use table::Table;
 use uzfs_testkit::paths;
+use work::Wish;
 
-/// A measurement of one peer: name of the row, unit, figure (higher is better).
-type Row = (String, &'static str, f64);
+const USAGE: &str = "usage: uzfs-bench read [--small] [--rounds N] [--peers NAME,...] [--rows WORD,...]
+  peers: zfs-fuse, uzfs, memory; rows: sequential, random, readdir, stat, import, zdb";
+const NOTES: &str = "\
+cold: pool imported anew, kernel's caches and the image's pages dropped; warm: the same again.
+random: O_DIRECT, so every read goes through the server. stat: lookups by name after dropping the kernel's caches;
+  with birth time the kernel asks uzfs twice, and does without it where the server cannot tell (the others).
+import: `zpool import -d` to its end, with 1000 datasets of mountpoint=none, so that nobody mounts anything;
+  zfs-fuse can import read-write only and writes a transaction group, uzfs imports read-only.";
+
+/// What is asked for.
+struct Wanted {
+    small: bool,
+    rounds: usize,
+    peers: Vec<Kind>,
+    rows: Vec<String>,
+}
+
+impl Wanted {
+    fn parse(args: &[String]) -> Option<Self> {
+        let mut wanted = Self { small: false, rounds: 3, peers: Kind::ALL.to_vec(), rows: Vec::new() };
+        let mut args = args.iter();
+        if args.next()? != "read" {
+            return None;
+        }
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--small" => wanted.small = true,
+                "--rounds" => wanted.rounds = args.next()?.parse().ok().filter(|n| *n > 0)?,
+                "--peers" => {
+                    let named = |name| Kind::ALL.into_iter().find(|k| k.name() == name);
+                    wanted.peers = args.next()?.split(',').map(named).collect::<Option<_>>()?;
+                }
+                "--rows" => wanted.rows = args.next()?.split(',').map(str::to_owned).collect(),
+                _ => return None,
+            }
+        }
+        Some(wanted)
+    }
+
+    /// Whether a row is asked for.
+    fn row(&self, name: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|w| name.contains(w.as_str()))
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().map(String::as_str) != Some("read") {
-        eprintln!("usage: uzfs-bench read [--small]");
+    let Some(wanted) = Wanted::parse(&args) else {
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
-    }
+    };
     if !paths::is_root() {
         eprintln!("root is needed to mount and to drop caches");
         return ExitCode::FAILURE;
     }
-    match run(args.iter().any(|a| a == "--small")) {
+    match work::heed_interrupts().and_then(|()| run(&wanted)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("uzfs-bench: {why}");
@@ -35,86 +86,94 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(small: bool) -> Result<(), String> {
-    let setup = Setup::prepare(small)?;
-    let theirs = measure(&mut ZfsFuse::new(&setup)?)?;
-    let ours = measure(&mut UzfsPeer::new(&setup)?)?;
-    let ceiling = measure(&mut Memfs::new(&setup)?)?;
-    println!("\n{:<34} {:>8} {:>11} {:>11} {:>8} {:>11} {:>8}", "", "", "zfs-fuse", "uzfs", "ratio", "memory", "ratio");
-    for (name, unit, figure) in &ours {
-        let other = |rows: &[Row]| rows.iter().find(|(n, _, _)| n == name).map(|(_, _, f)| *f);
-        println!(
-            "{name:<34} {unit:>8} {:>11} {:>11} {:>8} {:>11} {:>8}",
-            shown(other(&theirs)),
-            shown(Some(*figure)),
-            ratio(*figure, other(&theirs)),
-            shown(other(&ceiling)),
-            ratio(*figure, other(&ceiling)),
-        );
+fn run(wanted: &Wanted) -> Result<(), String> {
+    let setup = Setup::prepare(wanted.small)?;
+    let mut peers = wanted.peers.clone();
+    peers.retain(|peer| match peer.absent(&setup) {
+        Some(why) => {
+            println!("SKIPPED {}: {why}", peer.name());
+            false
+        }
+        None => true,
+    });
+    let mut table = Table::default();
+    for round in 1..=wanted.rounds {
+        for &kind in &peers {
+            let mut peer = kind.start(&setup)?;
+            let mut note = |name, unit, figure| table.note(round, kind, name, unit, figure);
+            measure(wanted, &setup, &mut *peer, &mut note)?;
+            peer.end()?;
+        }
+        let turn = peers.len().min(1);
+        peers.rotate_left(turn);
     }
-    verify(&setup)
+    table.print(wanted.rounds);
+    println!("{NOTES}");
+    if wanted.row("zdb") {
+        verify::compare(&setup, wanted.rounds)?;
+    }
+    Ok(())
 }
 
-fn shown(figure: Option<f64>) -> String {
-    figure.map_or_else(|| "-".to_owned(), |f| if f < 100.0 { format!("{f:.2}") } else { format!("{f:.0}") })
-}
-
-fn ratio(ours: f64, other: Option<f64>) -> String {
-    other.map_or_else(|| "-".to_owned(), |o| format!("{:.2}x", ours / o))
-}
+/// Takes a figure: name of the row, unit, figure.
+type Note<'a> = &'a mut dyn FnMut(&'static str, &'static str, f64);
 
 /// Everything that is measured through a mount, and how fast the pool with many datasets is imported.
-fn measure(peer: &mut dyn Peer) -> Result<Vec<Row>, String> {
-    let mut rows: Vec<Row> = Vec::new();
-    eprintln!("measuring {}", peer.name());
-    for (label, block) in [("128K", 128 << 10), ("1M", 1 << 20)] {
+fn measure(wanted: &Wanted, setup: &Setup, peer: &mut dyn Peer, note: Note<'_>) -> Result<(), String> {
+    if ["sequential", "random", "readdir", "stat"].into_iter().any(|r| wanted.row(r)) {
+        peer.renew()?;
+    }
+    sequential(wanted, peer, note)?;
+    let big = peer.mounted().join("big");
+    for (name, jobs) in [("random read 4K, 1 job", 1), ("random read 4K, 8 jobs", 8)] {
+        if wanted.row(name) {
+            note(name, "1/s", work::random(&big, jobs)?);
+        }
+    }
+    let wide = peer.mounted().join("wide");
+    if wanted.row("readdir") {
+        work::drop_caches()?;
+        note("readdir", "names/s", work::list(&wide)?);
+    }
+    let stats = [
+        ("stat, 1 job", 1, Wish::Classic),
+        ("stat, 8 jobs", 8, Wish::Classic),
+        ("stat with birth time, 8 jobs", 8, Wish::Birth),
+    ];
+    for (name, jobs, wish) in stats {
+        if wanted.row(name) {
+            work::drop_caches()?;
+            note(name, "1/s", work::stat(&wide, setup.files, jobs, wish)?);
+        }
+    }
+    if wanted.row("import") {
+        work::drop_caches()?;
+        if let Some(seconds) = peer.import_many()? {
+            note("import of 1000 datasets", "1/s", 1.0 / seconds);
+        }
+    }
+    Ok(())
+}
+
+fn sequential(wanted: &Wanted, peer: &mut dyn Peer, note: Note<'_>) -> Result<(), String> {
+    let rows = [
+        ("sequential read 128K, cold", "sequential read 128K, warm", 128 << 10),
+        ("sequential read 1M, cold", "sequential read 1M, warm", 1 << 20),
+    ];
+    for (cold, warm, block) in rows {
+        if !wanted.row(cold) && !wanted.row(warm) {
+            continue;
+        }
         peer.renew()?;
         let big = peer.mounted().join("big");
         work::drop_caches()?;
-        rows.push((format!("sequential read {label}, cold"), "MB/s", work::sequential(&big, block)?));
-        rows.push((format!("sequential read {label}, warm"), "MB/s", work::sequential(&big, block)?));
-    }
-    let big = peer.mounted().join("big");
-    for jobs in [1, 8] {
-        rows.push((format!("random read 4K, {jobs} jobs"), "1/s", work::random(&big, jobs)?));
-    }
-    let wide = peer.mounted().join("wide");
-    work::drop_caches()?;
-    rows.push(("readdir".into(), "names/s", work::list(&wide)?));
-    work::drop_caches()?;
-    rows.push(("stat".into(), "1/s", work::stat(&wide, peer.files(), 1)?));
-    work::drop_caches()?;
-    rows.push(("stat, 8 jobs".into(), "1/s", work::stat(&wide, peer.files(), 8)?));
-    if let Some(seconds) = peer.import_many()? {
-        rows.push(("import of 1000 datasets".into(), "1/s", 1.0 / seconds));
-    }
-    peer.end()?;
-    Ok(rows)
-}
-
-/// Full verification by our zdb and by OpenZFS's.
-fn verify(setup: &Setup) -> Result<(), String> {
-    let theirs = ["/usr/sbin/zdb", "/sbin/zdb"].into_iter().find(|p| std::path::Path::new(p).is_file());
-    let ours = paths::program("zdb");
-    let mut seconds = Vec::new();
-    for program in [Some(ours.as_path()), theirs.map(std::path::Path::new)].into_iter().flatten() {
-        work::drop_caches()?;
-        let start = Instant::now();
-        let out = Command::new(program)
-            .args(["-e", "-bcc", "-p"])
-            .arg(setup.pool_dir())
-            .arg(peers::POOL)
-            .output()
-            .map_err(|e| format!("cannot run {}: {e}", program.display()))?;
-        if !out.status.success() {
-            return Err(format!("{}: {}", program.display(), String::from_utf8_lossy(&out.stderr)));
+        let figure = work::sequential(&big, block)?;
+        if wanted.row(cold) {
+            note(cold, "MB/s", figure);
         }
-        seconds.push(start.elapsed().as_secs_f64());
-        println!("zdb -bcc, cold: {:.2} s ({})", start.elapsed().as_secs_f64(), program.display());
-    }
-    match seconds[..] {
-        [ours, theirs] => println!("zdb: {:.2} times as fast as OpenZFS's", theirs / ours),
-        _ => println!("OpenZFS's zdb is not installed"),
+        if wanted.row(warm) {
+            note(warm, "MB/s", work::sequential(&big, block)?);
+        }
     }
     Ok(())
 }

@@ -4,12 +4,25 @@ use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long random reads run.
 const SPELL: Duration = Duration::from_secs(3);
 const PAGE: usize = 4096;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on an interrupt makes every workload fail, so that its caller cleans up.
+pub fn heed_interrupts() -> Result<(), String> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(|e| e.to_string())
+}
+
+/// Fails after an interrupt.
+pub fn still_wanted() -> Result<(), String> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
+}
 
 /// Forgets all clean pages, names and attributes.
 pub fn drop_caches() -> Result<(), String> {
@@ -24,6 +37,7 @@ pub fn sequential(path: &Path, block: usize) -> Result<f64, String> {
     let mut buffer = vec![0; block];
     let (mut at, start) = (0, Instant::now());
     loop {
+        still_wanted()?;
         match file.read_at(&mut buffer, at).map_err(failed)? {
             0 => break,
             n => at += n as u64,
@@ -56,6 +70,7 @@ fn random_job(path: &Path, size: u64, job: u64) -> Result<u64, String> {
     let (mut state, mut count) = (0x9e37_79b9_7f4a_7c15 ^ (job + 1), 0);
     let start = Instant::now();
     while start.elapsed() < SPELL {
+        still_wanted()?;
         for _ in 0..16 {
             state ^= state << 13;
             state ^= state >> 7;
@@ -75,11 +90,20 @@ pub fn list(dir: &Path) -> Result<f64, String> {
     Ok(names as f64 / start.elapsed().as_secs_f64())
 }
 
+/// What a caller of stat wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// What stat(2) gives. The answer to the lookup of the name has all of it.
+    Classic,
+    /// The time of birth too, for which the kernel asks a second time where the server can tell.
+    Birth,
+}
+
 /// Stats the files of a directory by name; a second over all jobs.
-pub fn stat(dir: &Path, files: u64, jobs: u64) -> Result<f64, String> {
+pub fn stat(dir: &Path, files: u64, jobs: u64, wish: Wish) -> Result<f64, String> {
     let start = Instant::now();
     let done: Vec<Result<(), String>> = thread::scope(|scope| {
-        let spawn = |job| scope.spawn(move || stat_job(dir, files, job, jobs));
+        let spawn = |job| scope.spawn(move || stat_job(dir, (job..files).step_by(jobs as usize), wish));
         let running: Vec<_> = (0..jobs).map(spawn).collect();
         running.into_iter().map(|j| j.join().unwrap_or_else(|_| Err("a job panicked".into()))).collect()
     });
@@ -87,10 +111,16 @@ pub fn stat(dir: &Path, files: u64, jobs: u64) -> Result<f64, String> {
     Ok(files as f64 / start.elapsed().as_secs_f64())
 }
 
-fn stat_job(dir: &Path, files: u64, job: u64, jobs: u64) -> Result<(), String> {
-    for n in (job..files).step_by(jobs as usize) {
+fn stat_job(dir: &Path, numbers: impl Iterator<Item = u64>, wish: Wish) -> Result<(), String> {
+    for n in numbers {
+        still_wanted()?;
         let path = dir.join(format!("file-{n:06}"));
-        std::fs::symlink_metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        match wish {
+            Wish::Classic => rustix::fs::lstat(&path).map(drop).map_err(std::io::Error::from),
+            // The standard library asks for the time of birth.
+            Wish::Birth => std::fs::symlink_metadata(&path).map(drop),
+        }
+        .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }
