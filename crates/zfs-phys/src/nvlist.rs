@@ -70,6 +70,32 @@ impl NvList {
         self.pairs.push((name, value));
     }
 
+    /// Replaces or adds a pair, given as any type that is a value.
+    pub fn put(&mut self, name: impl Into<String>, value: impl Into<NvValue>) -> &mut Self {
+        self.set(name, value.into());
+        self
+    }
+
+    /// The list with a pair more: for lists built in one expression.
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<NvValue>) -> Self {
+        self.set(name, value.into());
+        self
+    }
+
+    /// Removes the pairs of that name and gives the value that counted.
+    pub fn remove(&mut self, name: &str) -> Option<NvValue> {
+        let mut last = None;
+        let pairs = std::mem::take(&mut self.pairs);
+        for (n, v) in pairs {
+            if n == name {
+                last = Some(v);
+            } else {
+                self.pairs.push((n, v));
+            }
+        }
+        last
+    }
+
     /// Whether there is a pair of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -132,6 +158,16 @@ impl NvList {
         xdr::put_list(&mut out, self);
         out
     }
+
+    /// Packs the list in the native encoding of a byte order, with its 4-byte header.
+    pub fn encode_native(&self, endian: Endian) -> Vec<u8> {
+        crate::nvlist_native::encode(self, endian)
+    }
+
+    /// Bytes that [`Self::encode_xdr`] gives: `nvlist_size` with `NV_ENCODE_XDR`.
+    pub fn xdr_size(&self) -> usize {
+        self.encode_xdr().len()
+    }
 }
 
 /// Type numbers of values (`data_type_t`, include/sys/nvpair.h).
@@ -187,19 +223,14 @@ mod xdr {
         }
         let mut out = NvList { flags: r.u32()?, pairs: Vec::new() };
         loop {
-            let start = r.pos();
-            let (encoded, decoded) = (r.u32()? as usize, r.u32()?);
+            // Neither size is needed to read the pair, and the first counts four bytes that empty arrays do not have.
+            let (encoded, decoded) = (r.u32()?, r.u32()?);
             if encoded == 0 && decoded == 0 {
                 return Ok(out);
             }
             let name = string(r)?;
             let (kind, count) = (r.u32()?, r.u32()? as usize);
             let value = value(r, kind, count, depth)?;
-            let end = start.saturating_add(encoded);
-            // The size word covers the pair's own bytes; nested lists are counted by some writers and not by others.
-            if r.pos() < end && !matches!(value, NvValue::NvList(_) | NvValue::NvListArray(_)) {
-                r.seek(end)?;
-            }
             out.pairs.push((name, value));
         }
     }
@@ -216,6 +247,10 @@ mod xdr {
     }
 
     fn counted<T>(r: &mut Reader<'_>, count: usize, one: impl FnMut(&mut Reader<'_>) -> Result<T>) -> Result<Vec<T>> {
+        // An empty array has no bytes at all, not even its own count.
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let n = r.u32()? as usize;
         if n != count {
             return Err(r.err(format!("array of {n} in a pair of {count}")));
@@ -278,6 +313,9 @@ mod xdr {
     }
 
     fn put_array<T: Copy>(out: &mut Vec<u8>, a: &[T], put: impl Fn(&mut Vec<u8>, T)) {
+        if a.is_empty() {
+            return;
+        }
         put_u32(out, a.len() as u32);
         for v in a {
             put(out, *v);
@@ -295,7 +333,7 @@ mod xdr {
             put_u32(out, kind);
             put_u32(out, count as u32);
             put_value(out, value);
-            let encoded = (out.len() - start) as u32;
+            let encoded = (out.len() - start + value.xdr_size_excess()) as u32;
             let decoded = value.native_pair_size(name) as u32;
             let sizes = [encoded.to_be_bytes(), decoded.to_be_bytes()].concat();
             if let Some(dst) = out.get_mut(start..start + 8) {
@@ -338,7 +376,30 @@ mod xdr {
     }
 }
 
+macro_rules! from {
+    ($($t:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$t> for NvValue {
+            fn from(v: $t) -> Self {
+                NvValue::$variant(v.into())
+            }
+        })*
+    };
+}
+
+from! {
+    u8 => Uint8, i32 => Int32, u32 => Uint32, i64 => Int64, u64 => Uint64, bool => BooleanValue,
+    &str => String, String => String, NvList => NvList, Vec<NvList> => NvListArray,
+    Vec<u64> => Uint64Array, &[u64] => Uint64Array, Vec<String> => StringArray,
+}
+
 impl NvValue {
+    /// Bytes by which OpenZFS's size word of an XDR pair exceeds the pair: the missing count of an empty array.
+    fn xdr_size_excess(&self) -> usize {
+        let (kind, count) = self.kind_and_count();
+        let counted = matches!(kind, 11..=16 | 24..=26);
+        if counted && count == 0 { 4 } else { 0 }
+    }
+
     /// Type number and element count as packed.
     pub(crate) fn kind_and_count(&self) -> (u32, usize) {
         use NvValue as V;
@@ -438,9 +499,26 @@ mod tests {
         }
 
         #[test]
+        fn native_round_trip(value in tree(), big: bool, flags in 0u32..3) {
+            let list = NvList { flags, pairs: vec![("top".into(), value)] };
+            let packed = list.encode_native(if big { Endian::Big } else { Endian::Little });
+            prop_assert_eq!(NvList::decode(&packed).unwrap(), list);
+        }
+
+        #[test]
         fn no_input_panics(mut buf in proptest::collection::vec(any::<u8>(), 4..400), native: bool) {
             buf[0] = u8::from(!native);
             let _ = NvList::decode(&buf);
         }
+    }
+
+    #[test]
+    fn lists_are_built_in_order() {
+        let mut l = NvList::new().with("a", 1u64).with("b", "text").with("c", true).with("a", vec![1u64, 2]);
+        assert_eq!(l.pairs.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["b", "c", "a"]);
+        assert_eq!((l.remove("a"), l.remove("a")), (Some(NvValue::Uint64Array(vec![1, 2])), None));
+        l.put("empty", Vec::<u64>::new()).put("after", 7u64);
+        let packed = l.encode_xdr();
+        assert_eq!((NvList::decode(&packed).unwrap(), packed.len()), (l.clone(), l.xdr_size()));
     }
 }

@@ -4,10 +4,124 @@
 use crate::error::Result;
 use crate::nvlist::{NvList, NvValue, ty};
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 const MAX_DEPTH: usize = 32;
 /// `sizeof (nvlist_t)`: version, flags, 64-bit private pointer, flag, padding.
 const NVLIST_T: usize = 24;
+
+/// Packs a list, its 4-byte header included.
+pub fn encode(list: &NvList, endian: Endian) -> Vec<u8> {
+    let mut w = Writer::new(endian, "native nvlist", 256);
+    w.bytes(&[0, u8::from(endian == Endian::Little), 0, 0]).u32(0).u32(list.flags);
+    put_pairs(&mut w, list);
+    w.finish()
+}
+
+fn put_pairs(w: &mut Writer, list: &NvList) {
+    for (name, value) in &list.pairs {
+        put_pair(w, name, value);
+        match value {
+            NvValue::NvList(l) => put_pairs(w, l),
+            NvValue::NvListArray(ls) => ls.iter().for_each(|l| put_pairs(w, l)),
+            _ => {}
+        }
+    }
+    w.u32(0);
+}
+
+/// The image of one pair, all pointers zero. Pairs start at any multiple of 4, so padding counts from their start.
+fn put_pair(w: &mut Writer, name: &str, value: &NvValue) {
+    let size = value.native_pair_size(name);
+    let (kind, count) = value.kind_and_count();
+    let mut p = Writer::new(w.endian(), "native nvpair", size);
+    p.u32(size as u32).u16((name.len() + 1) as u16).u16(0).u32(count as u32).u32(kind);
+    p.bytes(name.as_bytes()).u8(0).align(8);
+    put_value(&mut p, value);
+    p.align(8);
+    w.bytes(&p.finish());
+}
+
+fn put_value(w: &mut Writer, value: &NvValue) {
+    use NvValue as V;
+    let nvlist_t = |w: &mut Writer, l: &NvList| {
+        w.u32(0).u32(l.flags).zeros(NVLIST_T - 8);
+    };
+    match value {
+        V::Boolean => {}
+        V::Byte(v) | V::Uint8(v) => {
+            w.u8(*v);
+        }
+        V::Int8(v) => {
+            w.u8(*v as u8);
+        }
+        V::Int16(v) => {
+            w.u16(*v as u16);
+        }
+        V::Uint16(v) => {
+            w.u16(*v);
+        }
+        V::Int32(v) => {
+            w.u32(*v as u32);
+        }
+        V::Uint32(v) => {
+            w.u32(*v);
+        }
+        V::Int64(v) | V::Hrtime(v) => {
+            w.u64(*v as u64);
+        }
+        V::Uint64(v) => {
+            w.u64(*v);
+        }
+        V::Double(v) => {
+            w.u64(v.to_bits());
+        }
+        V::BooleanValue(v) => {
+            w.u32((*v).into());
+        }
+        V::String(s) => {
+            w.bytes(s.as_bytes()).u8(0);
+        }
+        V::ByteArray(v) | V::Uint8Array(v) => {
+            w.bytes(v);
+        }
+        V::Int8Array(v) => v.iter().for_each(|x| {
+            w.u8(*x as u8);
+        }),
+        V::Int16Array(v) => v.iter().for_each(|x| {
+            w.u16(*x as u16);
+        }),
+        V::Uint16Array(v) => v.iter().for_each(|x| {
+            w.u16(*x);
+        }),
+        V::Int32Array(v) => v.iter().for_each(|x| {
+            w.u32(*x as u32);
+        }),
+        V::Uint32Array(v) => v.iter().for_each(|x| {
+            w.u32(*x);
+        }),
+        V::Int64Array(v) => v.iter().for_each(|x| {
+            w.u64(*x as u64);
+        }),
+        V::Uint64Array(v) => {
+            w.u64s(v);
+        }
+        V::BooleanArray(v) => v.iter().for_each(|x| {
+            w.u32((*x).into());
+        }),
+        V::StringArray(v) => {
+            w.zeros(8 * v.len());
+            v.iter().for_each(|s| {
+                w.bytes(s.as_bytes()).u8(0);
+            });
+        }
+        V::NvList(l) => nvlist_t(w, l),
+        V::NvListArray(v) => {
+            w.zeros(8 * v.len());
+            v.iter().for_each(|l| nvlist_t(w, l));
+        }
+    }
+}
 
 /// Decodes a packed native list (its 4-byte header included).
 pub fn decode(buf: &[u8], endian: Endian) -> Result<NvList> {
@@ -48,9 +162,12 @@ fn pairs(r: &mut Reader<'_>, flags: u32, depth: usize) -> Result<NvList> {
                 if count > body.len() / NVLIST_T {
                     return Err(r.err(format!("{count} lists in {} bytes", body.len())));
                 }
+                v.skip(count * 8)?;
                 let mut lists = Vec::with_capacity(count);
                 for _ in 0..count {
-                    lists.push(pairs(r, 1, depth + 1)?);
+                    let flags =
+                        Reader::new(v.bytes(NVLIST_T)?.get(4..).unwrap_or_default(), r.endian(), "nvlist").u32()?;
+                    lists.push(pairs(r, flags, depth + 1)?);
                 }
                 NvValue::NvListArray(lists)
             }
