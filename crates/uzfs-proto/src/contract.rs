@@ -216,6 +216,10 @@ contract_methods! {
     unary owner LoadKey load_key(LoadKeyArgs) -> Empty;
     /// Forgets the key of an encryption root.
     unary owner UnloadKey unload_key(UnloadKeyArgs) -> Empty;
+    /// Serves a dataset over the file-system protocol to a front end of its own, such as the FSKit extension.
+    unary owner Publish publish(PublishArgs) -> PublishReply;
+    /// Takes the ticket of Publish back; connections of its front ends end.
+    unary owner Unpublish unpublish(UnpublishArgs) -> Empty;
     /// Cache and I/O counters.
     unary open GetStats get_stats(Empty) -> GetStatsReply;
     /// Unmounts everything, closes all pools and ends the daemon.

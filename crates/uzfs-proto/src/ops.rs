@@ -279,6 +279,29 @@ contract_structs! {
         pub dataset: String,
     }
 
+    /// Parameters of Publish.
+    #[derive(Default)]
+    pub struct PublishArgs {
+        /// File system or snapshot.
+        pub dataset: String,
+        /// User whose front end may read the ticket, root's daemon only; the caller if left out.
+        pub uid: Option<u64>,
+    }
+
+    /// Result of Publish.
+    pub struct PublishReply {
+        /// Absolute path of the ticket: a file that stands for the dataset and holds the secret to use it.
+        pub ticket: String,
+    }
+
+    /// Parameters of Unpublish.
+    pub struct UnpublishArgs {
+        /// File system or snapshot.
+        pub dataset: String,
+        /// Even if a front end has it mounted.
+        pub force: bool,
+    }
+
     /// Result of GetStats.
     #[derive(Default)]
     pub struct GetStatsReply {

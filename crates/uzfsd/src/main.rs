@@ -4,9 +4,10 @@
 //! end it; SIGKILL leaves a stale socket and dead mounts, which the next start removes.
 
 mod backend;
+mod fsserver;
 mod startup;
 
-use backend::{Engine, EngineOptions, Service};
+use backend::{Engine, EngineOptions, FrontDoor, Service};
 use clap::Parser;
 use startup::{Home, Refusal};
 use std::path::PathBuf;
@@ -26,6 +27,13 @@ struct Args {
     /// Most memory for cached blocks, such as 512M; a quarter of the machine's or control group's by default
     #[arg(long, value_name = "SIZE", env = "UZFS_ARC_MAX", value_parser = startup::parse_size)]
     arc_max: Option<u64>,
+    /// Folder of the tickets and the socket of front ends (the extension's container on macOS); beside the socket
+    /// by default
+    #[arg(long, value_name = "DIR", env = "UZFS_FS_DIR")]
+    fs_dir: Option<PathBuf>,
+    /// Also listen for front ends on a port of this machine: the fallback where a sandbox allows no Unix socket
+    #[arg(long)]
+    fs_tcp: bool,
     /// Descriptor to write a byte to when listening
     #[arg(long, value_name = "FD", hide = true)]
     ready_fd: Option<i32>,
@@ -62,6 +70,8 @@ fn run(args: &Args) -> Result<(), Refusal> {
     })?;
     let signalled = engine.clone();
     ctrlc::set_handler(move || signalled.stop()).map_err(std::io::Error::other)?;
+    let front = args.fs_dir.clone().unwrap_or_else(|| startup::beside(&socket, "tickets"));
+    engine.open_front_door(&FrontDoor { dir: front, tcp: args.fs_tcp });
     startup::tell_ready(args.ready_fd);
     tracing::info!("listening at {}", home.socket.display());
     let service: Arc<dyn uzfs_proto::Backend> = Arc::new(Service(engine.clone()));

@@ -216,6 +216,14 @@ impl Backend for Fake {
         Ok(Empty {})
     }
 
+    fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
+        Ok(PublishReply { ticket: String::new() })
+    }
+
+    fn unpublish(&self, _: &Caller, _: UnpublishArgs) -> Result<Empty, Failure> {
+        Ok(Empty {})
+    }
+
     fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
         Ok(GetStatsReply::default())
     }

@@ -142,6 +142,12 @@ macro_rules! backend {
             fn unload_key(&self, _: &Caller, _: UnloadKeyArgs) -> Result<Empty, Failure> {
                 no()
             }
+            fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
+                no()
+            }
+            fn unpublish(&self, _: &Caller, _: UnpublishArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
                 no()
             }

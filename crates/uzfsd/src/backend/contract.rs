@@ -103,6 +103,14 @@ impl Backend for Service {
         self.0.unload_key(&args.dataset)
     }
 
+    fn publish(&self, caller: &Caller, args: PublishArgs) -> Result<PublishReply, Failure> {
+        self.0.publish(caller, &args)
+    }
+
+    fn unpublish(&self, _: &Caller, args: UnpublishArgs) -> Result<Empty, Failure> {
+        self.0.unpublish(&args)
+    }
+
     fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
         let s = self.0.arc.stats();
         let stats = [

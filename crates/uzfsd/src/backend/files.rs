@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// A served tree of a file system or snapshot.
-    fn vfs(
+    pub(super) fn vfs(
         self: &Arc<Self>,
         imported: &Arc<Imported>,
         dataset: &Arc<Dataset>,

@@ -207,6 +207,7 @@ impl Engine {
     pub(super) fn export(&self, args: &ExportPoolArgs) -> Result<Empty, Failure> {
         let imported = self.pool(&args.pool)?;
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
+        self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);
         self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_export");
         Ok(Empty {})

@@ -13,12 +13,15 @@ mod import;
 mod keys;
 mod mounts;
 mod pools;
+mod publish;
 mod vdevs;
 
 pub use contract::Service;
 use events::EventLog;
 use mounts::Mounts;
 use parking_lot::{Mutex, RwLock};
+pub use publish::FrontDoor;
+use publish::Published;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +57,7 @@ pub struct Engine {
     importing: Mutex<()>,
     pools: RwLock<BTreeMap<String, Arc<Imported>>>,
     mounts: Mounts,
+    published: Published,
     events: EventLog,
     stop: AtomicBool,
 }
@@ -68,6 +72,7 @@ impl Engine {
             importing: Mutex::new(()),
             pools: RwLock::default(),
             mounts: Mounts::new(options.mount_record),
+            published: Published::default(),
             events: EventLog::default(),
             stop: AtomicBool::new(false),
         }))
@@ -86,6 +91,7 @@ impl Engine {
     /// Unmounts everything and closes all pools.
     pub fn close_all(&self, force: bool) -> Result<(), Failure> {
         self.mounts.remove_all(force, |_| true)?;
+        self.withdraw(force, |_| true)?;
         self.pools.write().clear();
         Ok(())
     }
