@@ -109,6 +109,17 @@ pub fn words_to_bytes(words: &[u64], endian: Endian) -> Vec<u8> {
     words.iter().flat_map(|w| endian.put_u64(*w)).collect()
 }
 
+/// Overwrites the bytes at `at`; false, and nothing written, when they do not fit.
+pub(crate) fn put(buf: &mut [u8], at: usize, bytes: &[u8]) -> bool {
+    match at.checked_add(bytes.len()).and_then(|end| buf.get_mut(at..end)) {
+        Some(dst) => {
+            dst.copy_from_slice(bytes);
+            true
+        }
+        None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

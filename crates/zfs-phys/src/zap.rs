@@ -9,13 +9,16 @@
 pub mod fat;
 pub mod hash;
 pub mod leaf;
+pub mod leaf_edit;
 
 pub use fat::FatHeader;
 pub use hash::{HashParams, hash_name, hash_words};
 pub use leaf::{Leaf, LeafEntry};
+pub use leaf_edit::{Fit, LeafMut, NewEntry};
 
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader, u64_at};
+use crate::write::{Writer, put};
 
 /// First word of a leaf block.
 pub const ZBT_LEAF: u64 = 1 << 63;
@@ -139,6 +142,28 @@ impl<'a> MicroZap<'a> {
     }
 }
 
+/// Makes an empty micro ZAP of the whole of `buf`.
+pub fn init_micro(buf: &mut [u8], endian: Endian, salt: u64, normflags: u64) -> Result<()> {
+    buf.fill(0);
+    let head = crate::write::words_to_bytes(&[ZBT_MICRO, salt, normflags], endian);
+    if put(buf, 0, &head) { Ok(()) } else { Err(DecodeError::new("microzap", 0, "block is too small")) }
+}
+
+/// Puts `entry` into slot `index` of a micro ZAP, or clears that slot. An error when there is no such slot, or the name
+/// is empty or longer than a slot has room for.
+pub fn set_micro_entry(buf: &mut [u8], endian: Endian, index: usize, entry: Option<MicroEntry<'_>>) -> Result<()> {
+    let mut w = Writer::new(endian, "microzap entry", MZAP_ENT_LEN);
+    if let Some(e) = entry {
+        if e.name.is_empty() || e.name.len() >= MZAP_NAME_LEN || e.name.contains(&0) {
+            return Err(w.err(format!("a name of {} bytes", e.name.len())));
+        }
+        w.u64(e.value).u32(e.cd).zeros(2).bytes(e.name);
+    }
+    w.pad_to(MZAP_ENT_LEN)?;
+    let at = index.saturating_add(1).saturating_mul(MZAP_ENT_LEN);
+    if put(buf, at, &w.finish()) { Ok(()) } else { Err(DecodeError::new("microzap", at, "no such slot")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +197,22 @@ mod tests {
             assert_eq!(got[0], (0, MicroEntry { value: 1, cd: 0, name: b"one" }));
             assert_eq!(got[1], (2, MicroEntry { value: u64::MAX, cd: 3, name: longest.as_bytes() }));
             assert_eq!(got.len(), 2);
+        }
+    }
+
+    #[test]
+    fn micro_entries_are_set_and_cleared() {
+        for e in [Endian::Little, Endian::Big] {
+            let mut buf = vec![9; 512];
+            init_micro(&mut buf, e, 5, 0).unwrap();
+            let ent = MicroEntry { value: 8, cd: 2, name: b"name" };
+            set_micro_entry(&mut buf, e, 6, Some(ent)).unwrap();
+            assert_eq!(MicroZap::decode(&buf, e).unwrap().iter().collect::<Vec<_>>(), [(6, ent)]);
+            assert!(set_micro_entry(&mut buf, e, 7, Some(ent)).is_err());
+            let long = [b'x'; 50];
+            assert!(set_micro_entry(&mut buf, e, 0, Some(MicroEntry { name: &long, ..ent })).is_err());
+            set_micro_entry(&mut buf, e, 6, None).unwrap();
+            assert_eq!(MicroZap::decode(&buf, e).unwrap().iter().count(), 0);
         }
     }
 

@@ -4,6 +4,7 @@ use super::hash::{HashParams, hash_prefix};
 use super::{ZAP_FLAG_UINT64_KEY, ZAP_MAGIC, ZBT_HEADER};
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader, u64_at};
+use crate::write::{put, words_to_bytes};
 
 /// Where the pointer table lies (`zap_table_phys_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,57 @@ impl FatHeader {
         Ok(Self { block_shift, ptrtbl, freeblk, num_leafs, num_entries, salt, normflags, flags })
     }
 
+    /// Makes block 0 of a new fat ZAP: an embedded table of which every pointer leads to block 1, the only leaf.
+    pub fn init(buf: &mut [u8], endian: Endian, salt: u64, normflags: u64, flags: u64) -> Result<Self> {
+        let block_shift = buf.len().max(1).trailing_zeros();
+        let shift = block_shift.saturating_sub(4);
+        let ptrtbl = PtrTable { blk: 0, numblks: 0, shift, nextblk: 0, blks_copied: 0 };
+        let h = Self { block_shift, ptrtbl, freeblk: 2, num_leafs: 1, num_entries: 0, salt, normflags, flags };
+        buf.fill(0);
+        let half = buf.len() / 2;
+        for word in buf.get_mut(half..).unwrap_or_default().chunks_exact_mut(8) {
+            word.copy_from_slice(&endian.put_u64(1));
+        }
+        h.store(buf, endian)?;
+        Self::decode(buf, endian)
+    }
+
+    /// Writes the header's fields into block 0; an embedded pointer table stays as it is.
+    pub fn store(&self, buf: &mut [u8], endian: Endian) -> Result<()> {
+        let t = &self.ptrtbl;
+        let words = [
+            ZBT_HEADER,
+            ZAP_MAGIC,
+            t.blk,
+            t.numblks,
+            u64::from(t.shift),
+            t.nextblk,
+            t.blks_copied,
+            self.freeblk,
+            self.num_leafs,
+            self.num_entries,
+            self.salt,
+            self.normflags,
+            self.flags,
+        ];
+        if put(buf, 0, &words_to_bytes(&words, endian)) {
+            Ok(())
+        } else {
+            Err(DecodeError::new("zap header", 0, "block is too small"))
+        }
+    }
+
+    /// Where entry `index` of the pointer table lies: the block of the object, and the byte in it. Of an embedded table
+    /// that is block 0.
+    pub fn pointer_place(&self, index: u64) -> (u64, usize) {
+        let per_block = self.block_shift.saturating_sub(3);
+        if self.ptrtbl.numblks == 0 {
+            (0, (1usize << self.block_shift) / 2 + (index as usize) * 8)
+        } else {
+            (self.ptrtbl.blk + (index >> per_block), ((index & ((1 << per_block) - 1)) as usize) * 8)
+        }
+    }
+
     /// How keys are hashed.
     pub fn hash_params(&self) -> HashParams {
         HashParams { salt: self.salt, flags: self.flags }
@@ -103,6 +155,15 @@ impl FatHeader {
             Some(blkid) if n < self.ptrtbl.numblks => Ok(LeafPointer::InTable { blkid, offset }),
             _ => Err(DecodeError::new("zap header", 16, format!("pointer block {n} of {}", self.ptrtbl.numblks))),
         }
+    }
+}
+
+/// Writes `src`, words of a pointer table, twice each into `dst`: how a table doubles.
+pub fn double_pointers(src: &[u8], dst: &mut [u8]) {
+    for (pair, word) in dst.chunks_exact_mut(16).zip(src.chunks_exact(8)) {
+        let (a, b) = pair.split_at_mut(8);
+        a.copy_from_slice(word);
+        b.copy_from_slice(word);
     }
 }
 
@@ -135,6 +196,32 @@ mod tests {
             assert!(FatHeader::decode(&header(e, 0, 7), e).is_err());
             let h = FatHeader::decode(&header(e, 1, 9), e).unwrap();
             assert!(h.leaf_pointer(&b, e, u64::MAX).is_err());
+        }
+    }
+
+    #[test]
+    fn new_tables_lead_to_their_leaf() {
+        for e in [Endian::Little, Endian::Big] {
+            let mut b = vec![7; 1024];
+            let mut h = FatHeader::init(&mut b, e, 11, 0, 1).unwrap();
+            assert_eq!((h.ptrtbl.shift, h.freeblk, h.block_shift), (6, 2, 10));
+            for hash in [0, u64::MAX, 1 << 63] {
+                assert_eq!(h.leaf_pointer(&b, e, hash), Ok(LeafPointer::Block(1)));
+            }
+            let (blk, at) = h.pointer_place(63);
+            assert_eq!(blk, 0);
+            put(&mut b, at, &e.put_u64(5));
+            assert_eq!(h.leaf_pointer(&b, e, u64::MAX), Ok(LeafPointer::Block(5)));
+            let mut table = vec![0; 1024];
+            double_pointers(&b[512..], &mut table);
+            h.ptrtbl = PtrTable { blk: 2, numblks: 1, shift: 7, nextblk: 0, blks_copied: 0 };
+            h.store(&mut b, e).unwrap();
+            assert_eq!(FatHeader::decode(&b, e).unwrap(), h);
+            assert_eq!(h.leaf_pointer(&b, e, u64::MAX), Ok(LeafPointer::InTable { blkid: 2, offset: 127 * 8 }));
+            assert_eq!(
+                (h.pointer_place(127), u64_at(&table, 127 * 8, e), u64_at(&table, 125 * 8, e)),
+                ((2, 1016), Some(5), Some(1))
+            );
         }
     }
 
