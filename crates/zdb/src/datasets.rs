@@ -178,7 +178,7 @@ pub fn mos(c: &mut Ctx<'_>, ranges: &[Range]) {
 
 #[allow(clippy::too_many_arguments, reason = "the fields of one line")]
 fn head_line(c: &mut Ctx<'_>, name: &str, kind: &str, id: u64, txg: u64, used: u64, os: &Objset, inconsistent: bool) {
-    let rootbp = if c.opts.lvl('d') >= 4 { format!(", rootbp {}", bp::long(os.root_bp())) } else { String::new() };
+    let rootbp = if c.opts.lvl('d') >= 4 { format!(", rootbp {}", bp::long(&os.root_bp())) } else { String::new() };
     let mark = if inconsistent { " (inconsistent)" } else { "" };
     let (size, objects) = (nice(c.opts, used), os.root_bp().fill());
     p!(c.o, "Dataset {name} [{kind}], ID {id}, cr_txg {txg}, {size}, {objects} objects{rootbp}{mark}\n");
@@ -310,7 +310,7 @@ fn deadlist(c: &mut Ctx<'_>, object: u64, name: &str) -> Result<()> {
     if dn.phys().object_type == DmuObjectType::BPOBJ {
         return bpobj(c, object, "old-format deadlist", 0);
     }
-    let d = DeadlistPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let d = DeadlistPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     let entries = deadlist_entries(&mos, object)?;
     let n = |v| nice(c.opts, v);
     let count = n(entries.len() as u64);
@@ -396,7 +396,7 @@ pub fn bookmark(c: &mut Ctx<'_>, mark: &zfs_spa::dsl::Bookmark, redaction: bool)
         return Ok(());
     }
     let dn = c.pool.mos().dnode(m.redaction_obj)?;
-    let r = RedactionListPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let r = RedactionListPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     p!(c.o, "\tRedacted:\n\t\tProgress: ");
     if r.last_object == u64::MAX && r.last_blkid == u64::MAX {
         p!(c.o, "complete\n");

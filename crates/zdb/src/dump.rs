@@ -100,7 +100,7 @@ fn all_datasets(c: &mut Ctx<'_>, ranges: &[Range]) {
 fn bptree(c: &mut Ctx<'_>) -> Result<()> {
     let Some(object) = c.pool.directory().lookup_u64(b"bptree_obj")?.filter(|o| *o != 0) else { return Ok(()) };
     let dn = c.pool.mos().dnode(object)?;
-    let [begin, end, bytes] = zfs_phys::Reader::new(dn.bonus()?, dn.phys().endian, "bptree").u64s()?;
+    let [begin, end, bytes] = zfs_phys::Reader::new(&dn.bonus()?, dn.phys().endian, "bptree").u64s()?;
     let n = end.saturating_sub(begin);
     p!(c.o, "\n    Pool dataset frees: {n} datasets, {}\n", crate::ctx::nice(c.opts, bytes));
     Ok(())
@@ -109,7 +109,7 @@ fn bptree(c: &mut Ctx<'_>) -> Result<()> {
 fn config(c: &mut Ctx<'_>) -> Result<()> {
     let Some(object) = c.pool.directory().lookup_u64(b"config")? else { return Ok(()) };
     let dn = c.pool.mos().dnode(object)?;
-    let size = zfs_phys::read::u64_at(dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(view::max_offset(&dn));
+    let size = zfs_phys::read::u64_at(&dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(view::max_offset(&dn));
     let list = NvList::decode(&dn.read_vec(0, size as usize)?)?;
     p!(c.o, "\nMOS Configuration:\n");
     nvprint::dump(c.o, &list, 8);

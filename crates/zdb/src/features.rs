@@ -76,7 +76,7 @@ impl Uses {
             let Some(object) = v.config.indirect_object.filter(|o| *o != 0) else { continue };
             removed += 1;
             let phys =
-                pool.mos().dnode(object).and_then(|d| Ok(IndirectMappingPhys::decode(d.bonus()?, d.phys().endian)?));
+                pool.mos().dnode(object).and_then(|d| Ok(IndirectMappingPhys::decode(&d.bonus()?, d.phys().endian)?));
             counts += u64::from(phys.is_ok_and(|p| p.counts_object != 0));
         }
         for (name, guid, used) in [

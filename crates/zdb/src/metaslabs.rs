@@ -236,7 +236,7 @@ fn indirect(c: &mut Ctx<'_>, v: &VdevLayout) -> Result<()> {
     let (Some(phys), Some(object)) = (v.mapping_phys, v.config.indirect_object) else { return Ok(()) };
     if let Some(births) = v.config.indirect_births {
         let dn = c.pool.mos().dnode(births)?;
-        let count = u64_at(dn.bonus()?, 0, dn.phys().endian).unwrap_or(0);
+        let count = u64_at(&dn.bonus()?, 0, dn.phys().endian).unwrap_or(0);
         p!(c.o, "indirect births obj {births}:\n    vib_count = {count}\n");
         let words = zfs_spa::check::layout::words(c.pool.mos(), births, count.saturating_mul(2))?;
         for pair in words.chunks_exact(2) {

@@ -227,7 +227,7 @@ pub fn brt(c: &mut Ctx<'_>) -> Result<()> {
         let phys = match c.pool.directory().lookup_u64(name.as_bytes())? {
             Some(object) => {
                 let dn = mos.dnode(object)?;
-                Some(BrtVdevPhys::decode(dn.bonus()?, dn.phys().endian)?)
+                Some(BrtVdevPhys::decode(&dn.bonus()?, dn.phys().endian)?)
             }
             None => None,
         };

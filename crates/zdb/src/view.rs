@@ -126,7 +126,7 @@ fn uint64_words(c: &mut Ctx<'_>, words: &[u64], more: bool) {
 fn uint64_bonus(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
     if c.opts.lvl('d') >= 6 {
         let b = dn.bonus()?;
-        let words: Vec<u64> = (0..b.len() / 8).filter_map(|i| u64_at(b, i * 8, dn.phys().endian)).collect();
+        let words: Vec<u64> = (0..b.len() / 8).filter_map(|i| u64_at(&b, i * 8, dn.phys().endian)).collect();
         uint64_words(c, &words, false);
     }
     Ok(())
@@ -160,7 +160,7 @@ fn subobjs(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
 }
 
 fn packed_nvlist(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let size = u64_at(dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(max_offset(dn));
+    let size = u64_at(&dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(max_offset(dn));
     let raw = dn.read_vec(0, size as usize)?;
     match NvList::decode(&raw) {
         Ok(list) => nvprint::dump(c.o, &list, 8),
@@ -170,14 +170,14 @@ fn packed_nvlist(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
 }
 
 fn history_offsets(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let h = HistoryPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let h = HistoryPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     p!(c.o, "\t\tpool_create_len = {}\n\t\tphys_max_off = {}\n", h.pool_create_len, h.phys_max_off);
     p!(c.o, "\t\tbof = {}\n\t\teof = {}\n\t\trecords_lost = {}\n", h.bof, h.eof, h.records_lost);
     Ok(())
 }
 
 fn bpobj(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let h = BpobjPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let h = BpobjPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     let n = |v| nice(c.opts, v);
     p!(c.o, "\t\tnum_blkptrs = {}\n\t\tbytes = {}\n", h.num_blkptrs, n(h.bytes));
     // Fields behind the end of an old bonus buffer read as zeros, and are shown all the same.
@@ -197,7 +197,7 @@ fn bpobj(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
 }
 
 fn dsl_dir(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let d = DslDirPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let d = DslDirPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     let n = |v| nice(c.opts, v);
     p!(c.o, "\t\tcreation_time = {}\n", text::ctime(d.creation_time));
     p!(c.o, "\t\thead_dataset_obj = {}\n\t\tparent_dir_obj = {}\n", d.head_dataset_obj, d.parent_obj);
@@ -220,7 +220,7 @@ fn dsl_dir(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
 }
 
 fn dsl_dataset(c: &mut Ctx<'_>, dn: &Dnode) -> Result<()> {
-    let d = DslDatasetPhys::decode(dn.bonus()?, dn.phys().endian)?;
+    let d = DslDatasetPhys::decode(&dn.bonus()?, dn.phys().endian)?;
     let n = |v| nice(c.opts, v);
     p!(c.o, "\t\tdir_obj = {}\n\t\tprev_snap_obj = {}\n", d.dir_obj, d.prev_snap_obj);
     p!(c.o, "\t\tprev_snap_txg = {}\n\t\tnext_snap_obj = {}\n", d.prev_snap_txg, d.next_snap_obj);

@@ -37,7 +37,7 @@ impl Files {
 
 fn domains(os: &Arc<Objset>, object: u64) -> Result<Vec<String>> {
     let dn = os.dnode(object)?;
-    let size = u64_at(dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(crate::view::max_offset(&dn));
+    let size = u64_at(&dn.bonus()?, 0, dn.phys().endian).unwrap_or(0).min(crate::view::max_offset(&dn));
     let list = NvList::decode(&dn.read_vec(0, size as usize)?)?;
     let mut out = Vec::new();
     for l in list.lists("fuid_nvlist") {

@@ -6,6 +6,7 @@
 
 use crate::dnode::Dnode;
 use crate::objset::Objset;
+use crate::txg::Tx;
 use std::collections::HashSet;
 use std::sync::Arc;
 use zfs_phys::blkptr::BLKPTR_SIZE;
@@ -25,7 +26,7 @@ impl Bpobj {
     /// Opens the list in object `object` of the MOS.
     pub fn open(mos: &Arc<Objset>, object: u64) -> Result<Self> {
         let dnode = mos.dnode(object)?;
-        let phys = BpobjPhys::decode(dnode.bonus()?, dnode.phys().endian)
+        let phys = BpobjPhys::decode(&dnode.bonus()?, dnode.phys().endian)
             .map_err(|e| Error::from(e).at(&dnode.ctx.bookmark(object, 0, 0)))?;
         Ok(Self { objset: mos.clone(), dnode, phys })
     }
@@ -79,6 +80,48 @@ impl Bpobj {
         }
         Ok(())
     }
+}
+
+impl Bpobj {
+    /// Makes an empty list. Gives its object number.
+    pub fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+        let _ = (mos, tx);
+        Err(Error::unsupported("changing a block pointer list"))
+    }
+
+    /// Appends a pointer; `dsize` are the bytes it counts in the list's sum.
+    pub fn enqueue(&mut self, tx: &Tx, bp: &BlkPtr, freed: bool, dsize: u64) -> Result<()> {
+        let _ = (tx, bp, freed, dsize);
+        Err(Error::unsupported("changing a block pointer list"))
+    }
+
+    /// Hangs another list, which is not empty and hangs nowhere else, below this one.
+    pub fn enqueue_subobj(&mut self, tx: &Tx, object: u64) -> Result<()> {
+        let _ = (tx, object);
+        Err(Error::unsupported("changing a block pointer list"))
+    }
+
+    /// Gives pointers to `f`, newest first, and takes them off, those of lists below included, until `f` says that it
+    /// has enough. Tells whether the list is empty now.
+    pub fn take(&mut self, tx: &Tx, f: &mut dyn FnMut(&BlkPtr, bool) -> Result<Enough>) -> Result<bool> {
+        let _ = (tx, f);
+        Err(Error::unsupported("changing a block pointer list"))
+    }
+
+    /// Frees a list and all below it; not the blocks on it.
+    pub fn destroy(mos: &Arc<Objset>, tx: &Tx, object: u64) -> Result<()> {
+        let _ = (mos, tx, object);
+        Err(Error::unsupported("changing a block pointer list"))
+    }
+}
+
+/// Whether [`Bpobj::take`] is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enough {
+    /// It is.
+    No,
+    /// The last pointer was taken; no more.
+    Yes,
 }
 
 /// Calls `f` for `count` items of `size` bytes at the start of an object.

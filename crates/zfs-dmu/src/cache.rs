@@ -88,6 +88,22 @@ impl<V: Clone> GenCache<V> {
         value
     }
 
+    /// Stores a value in the place of any there is.
+    pub(crate) fn replace(&self, key: u64, value: V) {
+        let Some(shard) = self.shard(key) else { return };
+        let mut g = shard.lock();
+        g.old.remove(&key);
+        self.put(&mut g, key, value);
+    }
+
+    /// Drops the value of `key`.
+    pub(crate) fn remove(&self, key: u64) {
+        let Some(shard) = self.shard(key) else { return };
+        let mut g = shard.lock();
+        g.old.remove(&key);
+        g.young.remove(&key);
+    }
+
     fn put(&self, g: &mut Generations<V>, key: u64, value: V) {
         if g.young.len() >= self.per_generation {
             g.old = std::mem::take(&mut g.young);

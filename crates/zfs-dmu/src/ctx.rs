@@ -13,8 +13,8 @@ const SLOTS: usize = 8;
 /// Bytes that the smallest block takes on disk.
 const SMALLEST_BLOCK: u64 = 512;
 
-/// An indirect block in use: object, level, block id, contents and their byte order.
-type Slot = RwLock<Option<(u64, u8, u64, Buf, Endian)>>;
+/// An indirect block in use: epoch of the tree, object, level, block id, contents and their byte order.
+type Slot = RwLock<Option<(u64, u64, u8, u64, Buf, Endian)>>;
 
 /// Reads the blocks of one object set.
 pub(crate) struct Ctx {
@@ -64,18 +64,18 @@ impl Ctx {
     }
 
     /// An indirect block kept from the last time.
-    pub(crate) fn cached_indirect(&self, object: u64, level: u8, blkid: u64) -> Option<(Buf, Endian)> {
+    pub(crate) fn cached_indirect(&self, epoch: u64, object: u64, level: u8, blkid: u64) -> Option<(Buf, Endian)> {
         let guard = self.slot(object, level, blkid)?.read();
         match &*guard {
-            Some((o, l, b, buf, e)) if (*o, *l, *b) == (object, level, blkid) => Some((buf.clone(), *e)),
+            Some((t, o, l, b, buf, e)) if (*t, *o, *l, *b) == (epoch, object, level, blkid) => Some((buf.clone(), *e)),
             _ => None,
         }
     }
 
     /// Keeps an indirect block for the next time.
-    pub(crate) fn keep_indirect(&self, object: u64, level: u8, blkid: u64, buf: &Buf, endian: Endian) {
+    pub(crate) fn keep_indirect(&self, epoch: u64, object: u64, level: u8, blkid: u64, buf: &Buf, endian: Endian) {
         if let Some(slot) = self.slot(object, level, blkid) {
-            *slot.write() = Some((object, level, blkid, buf.clone(), endian));
+            *slot.write() = Some((epoch, object, level, blkid, buf.clone(), endian));
         }
     }
 }

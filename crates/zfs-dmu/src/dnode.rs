@@ -1,15 +1,18 @@
-//! An object: its descriptor and the walk through its indirect blocks.
+//! An object: its descriptor, its contents, and the overlay of what was changed and is not on disk.
 //!
-//! Invariants: a dnode never changes. Block pointers found in an indirect block are believed only if their level is
-//! one below; levels are bounded by the decoder, so the walk ends whatever the disk says.
+//! An object of a read-only object set never changes: its [`Tree`] is fixed, and reading takes no lock. One of a
+//! writable object set is *live*: there is one [`Dnode`] per object, reads see changes first ([`crate::live`]) and then
+//! the tree of the newest sync.
 
 use crate::ctx::Ctx;
+use crate::live::Live;
 use crate::prefetch::Zfetch;
+use crate::tree::Tree;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
 use zfs_phys::BlkPtr;
 use zfs_phys::Endian;
-use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::DnodePhys;
 use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark};
 
@@ -27,11 +30,74 @@ pub enum Seek {
     Hole,
 }
 
+/// A descriptor as it was when it was asked for.
+#[derive(Debug)]
+pub enum PhysRef<'a> {
+    /// That of an object which never changes.
+    Fixed(&'a DnodePhys),
+    /// That of a live one, which may have changed since.
+    Live(Arc<DnodePhys>),
+}
+
+impl Deref for PhysRef<'_> {
+    type Target = DnodePhys;
+
+    fn deref(&self) -> &DnodePhys {
+        match self {
+            Self::Fixed(phys) => phys,
+            Self::Live(phys) => phys,
+        }
+    }
+}
+
+/// A bonus buffer as it was when it was asked for.
+#[derive(Debug)]
+pub struct Bonus<'a>(PhysRef<'a>);
+
+impl Bonus<'_> {
+    /// The descriptor that the buffer is part of.
+    pub fn phys(&self) -> &DnodePhys {
+        &self.0
+    }
+}
+
+impl Deref for Bonus<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bonus
+    }
+}
+
+/// The tree to read from.
+pub(crate) enum TreeRef<'a> {
+    Fixed(&'a Tree),
+    Live(Arc<Tree>),
+}
+
+impl Deref for TreeRef<'_> {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        match self {
+            Self::Fixed(tree) => tree,
+            Self::Live(tree) => tree,
+        }
+    }
+}
+
+// Objects of read-only object sets are many, and one more hop each for them is not worth a smaller live one.
+#[allow(clippy::large_enum_variant)]
+enum Kind {
+    Fixed(Tree),
+    Live(Box<Live>),
+}
+
 /// An object of an object set.
 pub struct Dnode {
     pub(crate) ctx: Arc<Ctx>,
     object: u64,
-    phys: DnodePhys,
+    kind: Kind,
     zfetch: Mutex<Zfetch>,
 }
 
@@ -43,7 +109,31 @@ impl std::fmt::Debug for Dnode {
 
 impl Dnode {
     pub(crate) fn new(ctx: Arc<Ctx>, object: u64, phys: DnodePhys) -> Self {
-        Self { ctx, object, phys, zfetch: Mutex::default() }
+        let kind = Kind::Fixed(Tree { ctx: ctx.clone(), object, phys, epoch: 0 });
+        Self { ctx, object, kind, zfetch: Mutex::default() }
+    }
+
+    /// A live object; `make` is given the way back to it.
+    pub(crate) fn new_live(ctx: Arc<Ctx>, object: u64, make: impl FnOnce(Weak<Self>) -> Live) -> Arc<Self> {
+        Arc::new_cyclic(|me| {
+            let kind = Kind::Live(Box::new(make(me.clone())));
+            Self { ctx, object, kind, zfetch: Mutex::default() }
+        })
+    }
+
+    /// The changing half of a live object.
+    pub(crate) fn live(&self) -> Option<&Live> {
+        match &self.kind {
+            Kind::Fixed(_) => None,
+            Kind::Live(live) => Some(live),
+        }
+    }
+
+    pub(crate) fn tree(&self) -> TreeRef<'_> {
+        match &self.kind {
+            Kind::Fixed(tree) => TreeRef::Fixed(tree),
+            Kind::Live(live) => TreeRef::Live(live.tree()),
+        }
     }
 
     /// Object number.
@@ -56,90 +146,48 @@ impl Dnode {
         self.ctx.objset
     }
 
-    /// The descriptor. Its bonus bytes are ciphertext when the dataset's key is missing: see [`Dnode::bonus`].
-    pub fn phys(&self) -> &DnodePhys {
-        &self.phys
+    /// The descriptor, with all changes; of a live object the block pointers are those of the newest sync. Its bonus
+    /// bytes are ciphertext when the dataset's key is missing: see [`Dnode::bonus`].
+    pub fn phys(&self) -> PhysRef<'_> {
+        match &self.kind {
+            Kind::Fixed(tree) => PhysRef::Fixed(&tree.phys),
+            Kind::Live(live) => PhysRef::Live(live.phys()),
+        }
     }
 
     /// The bonus buffer; its byte order is `phys().endian`. Fails with [`ErrorKind::KeyUnavailable`] when it is
     /// encrypted and the key is missing.
-    pub fn bonus(&self) -> Result<&[u8]> {
-        if self.ctx.is_locked() && self.phys.bonustype.is_encrypted() {
+    pub fn bonus(&self) -> Result<Bonus<'_>> {
+        let phys = self.phys();
+        if self.ctx.is_locked() && phys.bonustype.is_encrypted() {
             let e = Error::new(ErrorKind::KeyUnavailable, "reading a bonus buffer");
             return Err(e.at(&self.ctx.bookmark(self.object, 0, 0)));
         }
-        Ok(&self.phys.bonus)
+        Ok(Bonus(phys))
     }
 
     /// Data block size, bytes.
     pub fn datablksz(&self) -> u64 {
-        self.phys.datablksz()
+        self.phys().datablksz()
     }
 
-    /// Levels of the tree: 1 when the dnode's own pointers address data.
+    /// Levels of the tree on disk: 1 when the dnode's own pointers address data.
     pub fn nlevels(&self) -> u8 {
-        self.phys.nlevels
+        self.tree().phys.nlevels
     }
 
     /// log2 of the number of pointers in an indirect block.
     pub(crate) fn epbs(&self) -> u32 {
-        u32::from(self.phys.indblkshift).saturating_sub(BLKPTR_SIZE.trailing_zeros()).min(31)
+        self.tree().epbs()
     }
 
     fn corrupt(&self, level: u8, blkid: u64, what: &'static str) -> Error {
         Error::corrupt(what).at(&self.ctx.bookmark(self.object, level, blkid))
     }
 
-    /// The pointer to block `blkid` of `level`; nothing where the tree has no such block (a hole).
+    /// The pointer to block `blkid` of `level` on disk; nothing where the tree has no such block (a hole).
     pub fn blkptr_of(&self, level: u8, blkid: u64) -> Result<Option<BlkPtr>> {
-        let top = self.phys.nlevels.saturating_sub(1);
-        if level >= top {
-            let own = usize::try_from(blkid).ok().filter(|_| level == top).and_then(|b| self.phys.blkptr.get(b));
-            let own = own.filter(|_| blkid < u64::from(self.phys.nblkptr) && !self.phys_bp_is_hole(blkid));
-            return own.map(|bp| self.check(bp, level, blkid)).transpose();
-        }
-        let epbs = self.epbs();
-        let Some(parent) = self.indirect(level + 1, blkid >> epbs)? else { return Ok(None) };
-        let (buf, endian) = parent;
-        let index = (blkid & ((1 << epbs) - 1)) as usize;
-        self.pointer_in(&buf, endian, index, level, blkid)
-    }
-
-    fn phys_bp_is_hole(&self, index: u64) -> bool {
-        self.phys.blkptrs().nth(index as usize).is_none_or(BlkPtr::is_hole)
-    }
-
-    fn check(&self, bp: &BlkPtr, level: u8, blkid: u64) -> Result<BlkPtr> {
-        if bp.level() != level && !bp.is_embedded() {
-            return Err(self.corrupt(level, blkid, "block pointer of the wrong level"));
-        }
-        Ok(*bp)
-    }
-
-    /// The pointer at `index` of an indirect block; nothing for a hole.
-    pub(crate) fn pointer_in(
-        &self,
-        buf: &[u8],
-        endian: Endian,
-        index: usize,
-        level: u8,
-        blkid: u64,
-    ) -> Result<Option<BlkPtr>> {
-        let raw = index.checked_mul(BLKPTR_SIZE).and_then(|at| buf.get(at..)).unwrap_or_default();
-        let bp = BlkPtr::decode(raw, endian)
-            .map_err(|e| Error::from(e).at(&self.ctx.bookmark(self.object, level, blkid)))?;
-        if bp.is_hole() { Ok(None) } else { self.check(&bp, level, blkid).map(Some) }
-    }
-
-    /// The indirect block `blkid` of `level` with its byte order; nothing for a hole.
-    pub(crate) fn indirect(&self, level: u8, blkid: u64) -> Result<Option<(Buf, Endian)>> {
-        if let Some(hit) = self.ctx.cached_indirect(self.object, level, blkid) {
-            return Ok(Some(hit));
-        }
-        let Some(bp) = self.blkptr_of(level, blkid)? else { return Ok(None) };
-        let buf = self.ctx.read(&bp, &self.ctx.bookmark(self.object, level, blkid))?;
-        self.ctx.keep_indirect(self.object, level, blkid, &buf, bp.endian());
-        Ok(Some((buf, bp.endian())))
+        self.tree().blkptr_of(level, blkid)
     }
 
     /// Block `blkid` of data; nothing for a hole. Notices sequential reads and fetches ahead.
@@ -153,15 +201,18 @@ impl Dnode {
         self.read_block_only(blkid)
     }
 
+    /// What was changed, else what is on disk. The order matters: a change leaves the overlay only after the tree
+    /// that has it is in place.
     fn read_block_only(&self, blkid: u64) -> Result<Option<(Buf, Endian)>> {
-        let Some(bp) = self.blkptr_of(0, blkid)? else { return Ok(None) };
-        let buf = self.ctx.read(&bp, &self.ctx.bookmark(self.object, 0, blkid))?;
-        Ok(Some((buf, bp.endian())))
+        if let Some(changed) = self.live().and_then(|live| live.changed_block(blkid)) {
+            return Ok(changed.map(|buf| (buf, Endian::NATIVE)));
+        }
+        self.tree().read_block(blkid)
     }
 
     /// Tells the read-ahead that blocks are about to be read. Never waits for another thread doing the same.
     fn note_access(&self, first: u64, count: u64) {
-        if self.phys.maxblkid == 0 {
+        if self.tree().phys.maxblkid == 0 {
             return;
         }
         let Some(mut zfetch) = self.zfetch.try_lock() else { return };
@@ -173,9 +224,10 @@ impl Dnode {
     }
 
     fn prefetch_blocks(&self, start: u64, end: u64) {
-        let end = end.min(self.phys.maxblkid.saturating_add(1));
+        let tree = self.tree();
+        let end = end.min(tree.phys.maxblkid.saturating_add(1));
         for blkid in start..end {
-            match self.blkptr_of(0, blkid) {
+            match tree.blkptr_of(0, blkid) {
                 Ok(Some(bp)) => {
                     self.ctx.zio.prefetch(&bp, &self.ctx.bookmark(self.object, 0, blkid), self.ctx.key.as_ref());
                 }
@@ -184,11 +236,11 @@ impl Dnode {
                 Err(_) => return,
             }
         }
-        let epbs = self.epbs();
-        if self.phys.nlevels > 1 && end <= self.phys.maxblkid && (end >> epbs) != (start >> epbs) {
+        let epbs = tree.epbs();
+        if tree.phys.nlevels > 1 && end <= tree.phys.maxblkid && (end >> epbs) != (start >> epbs) {
             // The stream enters the next indirect block: have the one after it on its way too.
             let next = (end >> epbs) + 1;
-            if let Ok(Some(bp)) = self.blkptr_of(1, next) {
+            if let Ok(Some(bp)) = tree.blkptr_of(1, next) {
                 self.ctx.zio.prefetch(&bp, &self.ctx.bookmark(self.object, 1, next), self.ctx.key.as_ref());
             }
         }
@@ -246,14 +298,17 @@ impl Dnode {
 
     /// The spill block with its byte order; nothing when there is none.
     pub fn spill(&self) -> Result<Option<(Buf, Endian)>> {
-        let Some(bp) = self.phys.spill.filter(|bp| !bp.is_hole()) else { return Ok(None) };
+        if let Some(changed) = self.live().and_then(Live::changed_spill) {
+            return Ok(changed.map(|buf| (buf, Endian::NATIVE)));
+        }
+        let Some(bp) = self.tree().phys.spill.filter(|bp| !bp.is_hole()) else { return Ok(None) };
         let bm = Zbookmark::new(self.ctx.objset, self.object, 0, SPILL_BLKID);
         Ok(Some((self.ctx.read(&bp, &bm)?, bp.endian())))
     }
 }
 
 /// Copies what is there and zeroes the rest.
-fn copy_padded(from: &[u8], to: &mut [u8]) {
+pub(crate) fn copy_padded(from: &[u8], to: &mut [u8]) {
     let n = from.len().min(to.len());
     let (head, tail) = to.split_at_mut(n);
     if let Some(from) = from.get(..n) {

@@ -1,15 +1,22 @@
 //! An object set: numbered objects, found through the dnode array that its header describes.
 //!
-//! Life cycle: opened once by its header's block pointer; immutable from then on. Decoded dnodes are kept in a bounded
-//! cache. Lock order: none needed, the caches' locks are leaves.
+//! Life cycle: opened once by its header's block pointer. A read-only one is immutable from then on; a writable one
+//! ([`crate::liveset`]) gets a new header with each txg that changed it. Decoded dnodes are kept in a bounded cache.
+//! Lock order: none needed, the caches' locks are leaves.
 
 use crate::cache::GenCache;
 use crate::ctx::{Ctx, Key};
 use crate::dnode::{Dnode, Seek};
+use crate::live::{Live, next_epoch};
+use crate::liveset::{INDIRECT_SHIFT, LiveObjset, ObjectSpec};
+use crate::owner::ObjsetOwner;
+use crate::tree::Tree;
 use crate::zap::ZapInner;
+use parking_lot::RwLock;
 use std::sync::Arc;
 use zfs_phys::dnode::{DNODE_SIZE, DnodePhys};
-use zfs_phys::objset::ObjsetPhys;
+use zfs_phys::enums::{DmuObjectType, ObjsetType};
+use zfs_phys::objset::{OBJSET_MAC_SIZE, OBJSET_SIZE_V3, ObjsetPhys, ZilHeader};
 use zfs_phys::{BlkPtr, Endian};
 use zfs_zio::{Buf, Error, Result, Zbookmark, Zio};
 
@@ -24,22 +31,26 @@ pub const PROJECTUSED_OBJECT: u64 = u64::MAX - 2;
 /// First number that no object has (`DN_MAX_OBJECT`).
 pub const MAX_OBJECT: u64 = 1 << 48;
 
+/// Bytes of a block of dnodes in new object sets (`DNODE_BLOCK_SIZE`).
+const DNODE_BLOCK_SIZE: u32 = 16 << 10;
 const DNODE_CACHE: usize = 2048;
 const ZAP_CACHE: usize = 128;
 
 /// An object set.
 pub struct Objset {
     pub(crate) ctx: Arc<Ctx>,
-    bp: BlkPtr,
-    phys: ObjsetPhys,
+    /// Where the header is and what it says; replaced by each sync.
+    root: RwLock<(BlkPtr, Arc<ObjsetPhys>)>,
+    os_type: ObjsetType,
     meta: Arc<Dnode>,
+    pub(crate) live: Option<Arc<LiveObjset>>,
     dnodes: GenCache<Arc<Dnode>>,
     pub(crate) zaps: GenCache<Arc<ZapInner>>,
 }
 
 impl std::fmt::Debug for Objset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Objset({}, {})", self.ctx.objset, self.phys.os_type.name())
+        write!(f, "Objset({}, {})", self.ctx.objset, self.os_type.name())
     }
 }
 
@@ -49,6 +60,30 @@ impl Objset {
     /// fail with [`zfs_zio::ErrorKind::KeyUnavailable`] but descriptors can be walked. With the key the header's MACs are
     /// verified.
     pub fn open(zio: &Arc<Zio>, bp: &BlkPtr, id: u64, key: Option<Arc<Key>>) -> Result<Arc<Self>> {
+        Self::open_with(zio, bp, id, key, None)
+    }
+
+    /// Opens an object set that will be changed. Encrypted ones are refused.
+    pub fn open_writable(
+        zio: &Arc<Zio>,
+        bp: &BlkPtr,
+        id: u64,
+        key: Option<Arc<Key>>,
+        owner: Arc<dyn ObjsetOwner>,
+    ) -> Result<Arc<Self>> {
+        if bp.uses_crypt() {
+            return Err(Error::unsupported("writing to an encrypted dataset").at(&Zbookmark::root(id)));
+        }
+        Self::open_with(zio, bp, id, key, Some(owner))
+    }
+
+    fn open_with(
+        zio: &Arc<Zio>,
+        bp: &BlkPtr,
+        id: u64,
+        key: Option<Arc<Key>>,
+        owner: Option<Arc<dyn ObjsetOwner>>,
+    ) -> Result<Arc<Self>> {
         let bm = Zbookmark::root(id);
         if bp.is_hole() {
             return Err(Error::not_found("an object set that was never written").at(&bm));
@@ -58,22 +93,75 @@ impl Objset {
         let buf = zio.read(bp, &bm, key.as_ref())?;
         let phys = ObjsetPhys::decode(&buf, bp.endian()).map_err(|e| Error::from(e).at(&bm))?;
         let ctx = Arc::new(Ctx::new(zio.clone(), id, key, encrypted));
-        let meta = Arc::new(Dnode::new(ctx.clone(), META_DNODE_OBJECT, phys.meta_dnode.clone()));
-        if meta.datablksz() < DNODE_SIZE as u64 {
+        if phys.meta_dnode.datablksz() < DNODE_SIZE as u64 {
             return Err(Error::corrupt("dnode array with blocks of no size").at(&bm));
         }
+        let live = owner.map(|owner| LiveObjset::new(owner, bp.lsize()));
+        Ok(Arc::new(Self::build(ctx, *bp, phys, live)))
+    }
+
+    /// A fresh object set. Nothing of it is on disk before its first sync, which it gets in the txg of its first change.
+    pub fn create(zio: &Arc<Zio>, id: u64, os_type: ObjsetType, owner: Arc<dyn ObjsetOwner>) -> Result<Arc<Self>> {
+        let spec = ObjectSpec {
+            object_type: DmuObjectType::DNODE,
+            block_size: DNODE_BLOCK_SIZE,
+            indirect_shift: INDIRECT_SHIFT,
+            ..ObjectSpec::default()
+        };
+        let mut meta_dnode = spec.phys()?;
+        if os_type != ObjsetType::Meta {
+            // Enough levels for all numbers from the start, as OpenZFS has it.
+            let per_block = u64::from(DNODE_BLOCK_SIZE) / DNODE_SIZE as u64;
+            let mut most = per_block * u64::from(meta_dnode.nblkptr);
+            while most < MAX_OBJECT {
+                most <<= INDIRECT_SHIFT - 7;
+                meta_dnode.nlevels += 1;
+            }
+        }
+        let phys = ObjsetPhys {
+            endian: Endian::NATIVE,
+            meta_dnode,
+            zil_header: ZilHeader::default(),
+            os_type,
+            flags: 0,
+            portable_mac: [0; OBJSET_MAC_SIZE],
+            local_mac: [0; OBJSET_MAC_SIZE],
+            userused_dnode: None,
+            groupused_dnode: None,
+            projectused_dnode: None,
+        };
+        let ctx = Arc::new(Ctx::new(zio.clone(), id, None, false));
+        let live = LiveObjset::new(owner, OBJSET_SIZE_V3 as u64);
+        Ok(Arc::new(Self::build(ctx, BlkPtr::default(), phys, Some(live))))
+    }
+
+    fn build(ctx: Arc<Ctx>, bp: BlkPtr, phys: ObjsetPhys, live: Option<Arc<LiveObjset>>) -> Self {
         let (dnodes, zaps) = (GenCache::new(DNODE_CACHE), GenCache::new(ZAP_CACHE));
-        Ok(Arc::new(Self { ctx, bp: *bp, phys, meta, dnodes, zaps }))
+        let meta = match &live {
+            None => Arc::new(Dnode::new(ctx.clone(), META_DNODE_OBJECT, phys.meta_dnode.clone())),
+            Some(live) => live_node(&ctx, live, META_DNODE_OBJECT, phys.meta_dnode.clone()),
+        };
+        let os_type = phys.os_type;
+        Self { ctx, root: RwLock::new((bp, Arc::new(phys))), os_type, meta, live, dnodes, zaps }
     }
 
-    /// The header.
-    pub fn phys(&self) -> &ObjsetPhys {
-        &self.phys
+    /// The header, as the newest sync left it.
+    pub fn phys(&self) -> Arc<ObjsetPhys> {
+        self.root.read().1.clone()
     }
 
-    /// The pointer to the header.
-    pub fn root_bp(&self) -> &BlkPtr {
-        &self.bp
+    /// The pointer to the header; a hole before the first sync.
+    pub fn root_bp(&self) -> BlkPtr {
+        self.root.read().0
+    }
+
+    /// Whether it can be changed.
+    pub fn is_writable(&self) -> bool {
+        self.live.is_some()
+    }
+
+    pub(crate) fn set_root(&self, bp: BlkPtr, phys: ObjsetPhys) {
+        *self.root.write() = (bp, Arc::new(phys));
     }
 
     /// The dataset's object number; 0 for the MOS.
@@ -83,7 +171,7 @@ impl Objset {
 
     /// Byte order of the header.
     pub fn endian(&self) -> Endian {
-        self.phys.endian
+        self.root.read().1.endian
     }
 
     /// Where its blocks are read.
@@ -106,19 +194,19 @@ impl Objset {
         &self.meta
     }
 
-    fn dnodes_per_block(&self) -> u64 {
+    pub(crate) fn dnodes_per_block(&self) -> u64 {
         self.meta.datablksz() / DNODE_SIZE as u64
     }
 
     /// The special objects that the header describes itself, besides the dnode array.
-    pub fn accounting_dnodes(&self) -> impl Iterator<Item = (u64, &DnodePhys)> {
-        let p = &self.phys;
+    pub fn accounting_dnodes(&self) -> impl Iterator<Item = (u64, DnodePhys)> {
+        let p = self.phys();
         let all = [
-            (USERUSED_OBJECT, &p.userused_dnode),
-            (GROUPUSED_OBJECT, &p.groupused_dnode),
-            (PROJECTUSED_OBJECT, &p.projectused_dnode),
+            (USERUSED_OBJECT, p.userused_dnode.clone()),
+            (GROUPUSED_OBJECT, p.groupused_dnode.clone()),
+            (PROJECTUSED_OBJECT, p.projectused_dnode.clone()),
         ];
-        all.into_iter().filter_map(|(object, d)| d.as_ref().map(|d| (object, d)))
+        all.into_iter().filter_map(|(object, d)| d.map(|d| (object, d)))
     }
 
     /// The object numbered `object`. Fails with [`zfs_zio::ErrorKind::NotFound`] when it is not allocated or the number lies
@@ -128,22 +216,51 @@ impl Objset {
             return Ok(self.meta.clone());
         }
         if let Some(d) = self.dnodes.get(object) {
-            return Ok(d);
+            return self.still_there(d);
+        }
+        if let Some(d) = self.live.as_ref().and_then(|l| l.find(object)) {
+            return self.still_there(d).map(|d| self.remember(d));
         }
         let phys = if object >= MAX_OBJECT {
             let special = self.accounting_dnodes().find(|(n, _)| *n == object);
-            special.map(|(_, d)| d.clone())
+            special.map(|(_, d)| d)
         } else {
             match self.meta.read_block_endian(object / self.dnodes_per_block())? {
                 Some((buf, endian)) => self.find_slot(&buf, endian, object)?,
                 None => None,
             }
         };
-        let phys = phys.ok_or_else(|| {
-            let bm = Zbookmark::new(self.ctx.objset, object, 0, 0);
-            Error::not_found("looking up an object").at(&bm)
-        })?;
-        Ok(self.dnodes.insert(object, Arc::new(Dnode::new(self.ctx.clone(), object, phys))))
+        let phys = phys.ok_or_else(|| self.no_object(object))?;
+        match &self.live {
+            None => Ok(self.dnodes.insert(object, Arc::new(Dnode::new(self.ctx.clone(), object, phys)))),
+            Some(live) => {
+                let node = live.publish(live_node(&self.ctx, live, object, phys));
+                self.still_there(node).map(|d| self.remember(d))
+            }
+        }
+    }
+
+    fn no_object(&self, object: u64) -> Error {
+        Error::not_found("looking up an object").at(&Zbookmark::new(self.ctx.objset, object, 0, 0))
+    }
+
+    fn still_there(&self, node: Arc<Dnode>) -> Result<Arc<Dnode>> {
+        if node.live().is_some_and(Live::is_freed) { Err(self.no_object(node.object())) } else { Ok(node) }
+    }
+
+    /// Keeps a live object in memory for a while.
+    pub(crate) fn remember(&self, node: Arc<Dnode>) -> Arc<Dnode> {
+        self.dnodes.replace(node.object(), node.clone());
+        node
+    }
+
+    /// Drops what is kept of an object that was freed.
+    pub(crate) fn forget_object(&self, object: u64) {
+        self.dnodes.remove(object);
+        self.zaps.remove(object);
+        if let Some(live) = &self.live {
+            live.forget(object);
+        }
     }
 
     fn find_slot(&self, block: &[u8], endian: Endian, object: u64) -> Result<Option<DnodePhys>> {
@@ -209,6 +326,12 @@ pub(crate) fn slots(block: &[u8], from: usize) -> impl Iterator<Item = (usize, &
     })
 }
 
+/// The live object of a descriptor.
+pub(crate) fn live_node(ctx: &Arc<Ctx>, live: &Arc<LiveObjset>, object: u64, phys: DnodePhys) -> Arc<Dnode> {
+    let tree = Tree { ctx: ctx.clone(), object, phys, epoch: next_epoch() };
+    Dnode::new_live(ctx.clone(), object, |me| Live::new(me, live.clone(), tree))
+}
+
 /// Iterator over all objects of an object set.
 pub struct Objects<'a> {
     objset: &'a Objset,
@@ -270,7 +393,7 @@ impl Iterator for Objects<'_> {
                 Ok(true) => {}
                 Ok(false) => self.done = true,
                 Err(e) => {
-                    self.done = self.blkid > self.objset.meta.phys().maxblkid;
+                    self.done = self.blkid > self.objset.meta.tree().phys.maxblkid;
                     return Some(Err(e));
                 }
             }

@@ -5,41 +5,53 @@
 //! termination: each pointer is looked at once, and no more blocks are read than the pool can hold.
 
 use crate::dnode::{Dnode, Seek};
+use crate::tree::Tree;
 use zfs_phys::BlkPtr;
 use zfs_zio::{Error, Result};
 
 impl Dnode {
-    /// Blocks that pointers of `level` 0 can address in all.
-    fn addressable(&self) -> u64 {
-        let span = u32::from(self.nlevels().saturating_sub(1)) * self.epbs();
-        let n = u64::from(self.phys().nblkptr);
-        if span >= 60 { u64::MAX } else { n.saturating_mul(1 << span) }
-    }
-
     /// First byte at or after `offset` that is stored (or is not), at the granularity of blocks. There is always a
     /// hole behind the last block; nothing is returned when no more data follows. The caller compares with the
     /// file's size.
     pub fn next_offset(&self, offset: u64, what: Seek) -> Result<Option<u64>> {
         let blksz = self.datablksz().max(1);
         let from = offset / blksz;
-        let found = match self.next_block(from, what)? {
+        let next = match self.live().filter(|live| live.is_changed()) {
+            Some(live) => self.next_block_live(live, from, what)?,
+            None => self.next_block(from, what)?,
+        };
+        let found = match next {
             Some(blk) => blk,
             None if what == Seek::Data => return Ok(None),
-            None => self.addressable().max(from),
+            None => self.tree().addressable().max(from),
         };
         Ok(Some(found.saturating_mul(blksz).max(offset)))
     }
 
+    /// First block at or after `from` that is stored (or is not) among those that can be addressed on disk.
+    pub(crate) fn next_block(&self, from: u64, what: Seek) -> Result<Option<u64>> {
+        self.tree().next_block(from, what)
+    }
+}
+
+impl Tree {
+    /// Blocks that pointers of `level` 0 can address in all.
+    pub(crate) fn addressable(&self) -> u64 {
+        let span = u32::from(self.phys.nlevels.saturating_sub(1)) * self.epbs();
+        let n = u64::from(self.phys.nblkptr);
+        if span >= 60 { u64::MAX } else { n.saturating_mul(1 << span) }
+    }
+
     /// First block at or after `from` that is stored (or is not) among those that can be addressed.
     pub(crate) fn next_block(&self, from: u64, what: Seek) -> Result<Option<u64>> {
-        let top = self.nlevels().saturating_sub(1);
+        let top = self.phys.nlevels.saturating_sub(1);
         let span = u32::from(top) * self.epbs();
         if span >= 64 {
             return Ok(None);
         }
         let mut at = from;
         let mut budget = self.ctx.block_limit;
-        for index in (from >> span)..u64::from(self.phys().nblkptr) {
+        for index in (from >> span)..u64::from(self.phys.nblkptr) {
             let own = self.blkptr_of(top, index)?;
             if let Some(found) = self.search(own.as_ref(), (top, index), at, what, &mut budget)? {
                 return Ok(Some(found));
@@ -74,7 +86,7 @@ impl Dnode {
             _ => {}
         }
         *budget = budget.checked_sub(1).ok_or_else(|| {
-            let bm = self.ctx.bookmark(self.object(), level, blkid);
+            let bm = self.ctx.bookmark(self.object, level, blkid);
             Error::corrupt("a tree of more blocks than the pool can hold").at(&bm)
         })?;
         let Some((buf, endian)) = self.indirect(level, blkid)? else {

@@ -3,6 +3,7 @@
 
 use crate::dnode::Dnode;
 use crate::objset::Objset;
+use crate::txg::Tx;
 use crate::zap::Zap;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -182,14 +183,15 @@ pub struct SaHandle {
 impl SaHandle {
     /// Opens the attributes of an object. Fails with [`ErrorKind::Invalid`] when its bonus buffer has none.
     pub fn open(registry: &Arc<SaRegistry>, dnode: &Arc<Dnode>) -> Result<Self> {
-        let (bytes, endian) = (dnode.bonus()?, dnode.phys().endian);
+        let bytes = dnode.bonus()?;
+        let endian = bytes.phys().endian;
         let fail = |e: Error| e.at(&dnode.ctx.bookmark(dnode.object(), 0, 0));
-        let (places, endian, legacy) = match dnode.phys().bonustype {
+        let (places, endian, legacy) = match bytes.phys().bonustype {
             DmuObjectType::SA => {
-                let (places, endian) = registry.places(bytes, endian).map_err(fail)?;
+                let (places, endian) = registry.places(&bytes, endian).map_err(fail)?;
                 (places, endian, false)
             }
-            DmuObjectType::ZNODE => (legacy_places(bytes), endian, true),
+            DmuObjectType::ZNODE => (legacy_places(&bytes), endian, true),
             _ => return Err(fail(Error::invalid("opening the attributes of an object that has none"))),
         };
         let bonus = Part { bytes: bytes.to_vec(), endian, places };
@@ -284,5 +286,25 @@ impl SaHandle {
             out.extend(s.places.iter().map(|p| p.num));
         }
         Ok(out)
+    }
+
+    /// The attributes of a fresh object, which has none.
+    pub fn create(registry: &Arc<SaRegistry>, dnode: &Arc<Dnode>) -> Result<Self> {
+        let bonus = Part { bytes: Vec::new(), endian: Endian::NATIVE, places: Vec::new() };
+        let (registry, dnode) = (registry.clone(), dnode.clone());
+        Ok(Self { registry, dnode, bonus, legacy: false, spill: OnceLock::new() })
+    }
+
+    /// Sets attributes, in the machine's byte order, and keeps the others. Those that no layout lists yet make a new
+    /// one; what the bonus buffer has no room for goes to the spill block.
+    pub fn update(&self, tx: &Tx, objset: &Arc<Objset>, attrs: &[(ZplAttr, Vec<u8>)]) -> Result<()> {
+        let _ = (tx, objset, attrs);
+        Err(Error::unsupported("changing attributes"))
+    }
+
+    /// Removes an attribute, if the object has it.
+    pub fn remove(&self, tx: &Tx, objset: &Arc<Objset>, attr: ZplAttr) -> Result<()> {
+        let _ = (tx, objset, attr);
+        Err(Error::unsupported("changing attributes"))
     }
 }

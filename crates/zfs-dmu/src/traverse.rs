@@ -133,16 +133,16 @@ impl Walk<'_> {
     /// Visits what hangs on the header itself and fills the stack.
     fn start(&self) -> Result<()> {
         let root = self.objset.root_bp();
-        if !self.is_wanted(root) {
+        if !self.is_wanted(&root) {
             return Ok(());
         }
-        self.visit(&Zbookmark::root(self.objset.id()), root, None)?;
+        self.visit(&Zbookmark::root(self.objset.id()), &root, None)?;
         if self.options.zil {
             self.intent_log()?;
         }
         let mut tasks = Vec::new();
         for (object, phys) in self.objset.accounting_dnodes() {
-            self.object(object, phys.clone(), &mut tasks)?;
+            self.object(object, phys, &mut tasks)?;
         }
         self.object(META_DNODE_OBJECT, self.objset.phys().meta_dnode.clone(), &mut tasks)?;
         self.stack.lock().tasks = tasks;

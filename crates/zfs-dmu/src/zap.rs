@@ -10,8 +10,10 @@
 
 use crate::dnode::Dnode;
 use crate::objset::Objset;
+use parking_lot::RwLock;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use zfs_phys::Endian;
 use zfs_phys::unicode::{TEXTPREP_TOUPPER, textprep};
 use zfs_phys::zap::fat::LeafPointer;
@@ -22,6 +24,9 @@ use zfs_zio::{Buf, Error, Result};
 pub use cursor::{Cursor, Entries};
 
 mod cursor;
+mod write;
+
+pub use write::ZapSpec;
 
 /// Cursor position behind the last entry.
 pub const CURSOR_END: u64 = u64::MAX;
@@ -166,11 +171,22 @@ pub(crate) struct ZapInner {
     normflags: u64,
 }
 
+/// What all users of one live ZAP share: its first block as it is now, and the lock that makes changes of several
+/// blocks one step for readers.
+pub(crate) struct ZapShared {
+    pub(crate) inner: RwLock<Arc<ZapInner>>,
+    /// Changes made so far: what a cursor keeps of a leaf is good for one number.
+    pub(crate) version: AtomicU64,
+}
+
 /// An open ZAP object.
 #[derive(Clone)]
 pub struct Zap {
     pub(crate) dnode: Arc<Dnode>,
+    /// The first block; of a table that can change, as it was when the table was opened.
     pub(crate) inner: Arc<ZapInner>,
+    /// There for objects that can change.
+    pub(crate) shared: Option<Arc<ZapShared>>,
 }
 
 impl Zap {
@@ -182,20 +198,51 @@ impl Zap {
 
     /// Opens the ZAP of a dnode of `objset`.
     pub fn open_dnode(objset: &Arc<Objset>, dnode: Arc<Dnode>) -> Result<Self> {
-        if let Some(inner) = objset.zaps.get(dnode.object()) {
-            return Ok(Self { dnode, inner });
+        if dnode.live().is_some() {
+            let shared = Self::share(&dnode)?;
+            let inner = shared.inner.read().clone();
+            return Ok(Self { dnode, inner, shared: Some(shared) });
         }
+        if let Some(inner) = objset.zaps.get(dnode.object()) {
+            return Ok(Self { dnode, inner, shared: None });
+        }
+        let inner = Arc::new(Self::read_first(&dnode)?);
+        let inner = match inner.block.len() > KEEP_MICRO {
+            true => inner,
+            false => objset.zaps.insert(dnode.object(), inner),
+        };
+        Ok(Self { dnode, inner, shared: None })
+    }
+
+    fn read_first(dnode: &Arc<Dnode>) -> Result<ZapInner> {
         let fail = |e: Error| e.at(&dnode.ctx.bookmark(dnode.object(), 0, 0));
         if !dnode.phys().object_type.is_zap() {
             return Err(fail(Error::invalid("opening an object that is no ZAP")));
         }
         let (block, endian) = dnode.read_block_endian(0)?.ok_or_else(|| fail(Error::corrupt("ZAP without header")))?;
-        let inner = Arc::new(ZapInner::decode(block, endian).map_err(fail)?);
-        let inner = match inner.block.len() > KEEP_MICRO {
-            true => inner,
-            false => objset.zaps.insert(dnode.object(), inner),
-        };
-        Ok(Self { dnode, inner })
+        ZapInner::decode(block, endian).map_err(fail)
+    }
+
+    /// What the users of a live table share.
+    fn share(dnode: &Arc<Dnode>) -> Result<Arc<ZapShared>> {
+        let slot = dnode.live().map(|live| &live.zap);
+        if let Some(shared) = slot.and_then(|s| s.get()) {
+            return Ok(shared.clone());
+        }
+        let inner = RwLock::new(Arc::new(Self::read_first(dnode)?));
+        let shared = Arc::new(ZapShared { inner, version: AtomicU64::new(0) });
+        Ok(slot.map_or(shared.clone(), |s| s.get_or_init(|| shared).clone()))
+    }
+
+    /// Runs `f` on the table as it is now, which stays so meanwhile.
+    fn now<T>(&self, f: impl FnOnce(&Self) -> T) -> T {
+        match &self.shared {
+            None => f(self),
+            Some(shared) => {
+                let inner = shared.inner.read();
+                f(&Self { dnode: self.dnode.clone(), inner: inner.clone(), shared: None })
+            }
+        }
     }
 
     /// The object.
@@ -205,13 +252,13 @@ impl Zap {
 
     /// Number of entries.
     pub fn count(&self) -> u64 {
-        match &self.inner.table {
+        self.now(|zap| match &zap.inner.table {
             Table::Micro { index } => index.len() as u64,
             Table::Fat { header } => header.num_entries,
-        }
+        })
     }
 
-    /// The header, when the ZAP is a fat one.
+    /// The header, when the ZAP is a fat one; of a table that can change, as it was when the table was opened.
     pub fn fat_header(&self) -> Option<&FatHeader> {
         match &self.inner.table {
             Table::Micro { .. } => None,
@@ -245,7 +292,7 @@ impl Zap {
 
     /// The value of a name, compared byte for byte.
     pub fn lookup(&self, name: &[u8]) -> Result<Option<ZapValue>> {
-        Ok(self.find(name, MatchMode::Exact)?.map(|m| m.value))
+        Ok(self.now(|zap| zap.find(name, MatchMode::Exact))?.map(|m| m.value))
     }
 
     /// The one integer that a name stands for. A value of another shape is an error.
@@ -257,11 +304,15 @@ impl Zap {
     /// Looks up a name as `mode` says; in a table without normalization every mode is exact.
     pub fn lookup_norm(&self, name: &[u8], mode: MatchMode) -> Result<Option<ZapMatch>> {
         let mode = if self.inner.normflags == 0 { MatchMode::Exact } else { mode };
-        self.find(name, mode)
+        self.now(|zap| zap.find(name, mode))
     }
 
     /// The value of a key of words.
     pub fn lookup_key(&self, key: &[u64]) -> Result<Option<ZapValue>> {
+        self.now(|zap| zap.find_key(key))
+    }
+
+    fn find_key(&self, key: &[u64]) -> Result<Option<ZapValue>> {
         let Table::Fat { header } = &self.inner.table else { return Ok(None) };
         if !header.has_word_keys() {
             return Err(self.fail(0, "a lookup by words in a ZAP of names").with_kind(zfs_zio::ErrorKind::Invalid));

@@ -54,9 +54,9 @@ pub fn walk(
     mut on_block: impl FnMut(&BlkPtr, &Zbookmark) -> Result<()>,
     mut on_record: impl FnMut(&Record<'_>) -> Result<()>,
 ) -> Result<ZilSummary> {
-    let header = &objset.phys().zil_header;
+    let header = objset.phys().zil_header;
     let mut out = ZilSummary { blocks: 0, records: 0, max_block_seq: 0, max_record_seq: 0, end: ZilEnd::Empty };
-    let (last_block, last_record) = claimed(header);
+    let (last_block, last_record) = claimed(&header);
     let mut bp = header.log;
     while !bp.is_hole() {
         if seq(&bp) > last_block {

@@ -13,7 +13,7 @@ const PACKED_MAX: u64 = 32 << 20;
 /// Reads a packed list whose size is in the object's bonus.
 pub fn packed_nvlist(mos: &Arc<Objset>, object: u64) -> Result<NvList> {
     let dnode = mos.dnode(object)?;
-    let size = u64_at(dnode.bonus()?, 0, dnode.phys().endian)
+    let size = u64_at(&dnode.bonus()?, 0, dnode.phys().endian)
         .filter(|s| *s <= PACKED_MAX)
         .ok_or_else(|| Error::corrupt("packed list without a sensible size"))?;
     let bytes = dnode.read_vec(0, size as usize)?;

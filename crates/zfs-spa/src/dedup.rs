@@ -222,7 +222,7 @@ fn read_logs(pool: &Pool, dedup: &Dedup) -> Result<BTreeMap<(u8, DdtKey), DdtEnt
     let mut headers = Vec::new();
     for (checksum, object) in &dedup.logs {
         let dnode = pool.mos().dnode(*object)?;
-        let header = DdtLogHeader::decode(dnode.bonus()?, dnode.phys().endian)?;
+        let header = DdtLogHeader::decode(&dnode.bonus()?, dnode.phys().endian)?;
         if header.version != 1 {
             return Err(Error::unsupported(format!("dedup log of version {}", header.version)));
         }
@@ -309,7 +309,7 @@ impl Pool {
                 let name = format!("{BRT_OBJECT_VDEV_PREFIX}{id}");
                 let Some(object) = self.directory().lookup_u64(name.as_bytes())? else { continue };
                 let dnode = self.mos().dnode(object)?;
-                let phys = BrtVdevPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+                let phys = BrtVdevPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
                 out.used += phys.usedspace;
                 out.saved += phys.savedspace;
                 out.vdevs.insert(id, phys);

@@ -28,7 +28,7 @@ impl Pool {
     pub fn history(&self) -> Result<History> {
         let Some(object) = self.directory().lookup_u64(b"history")? else { return Ok(History::default()) };
         let dnode = self.mos().dnode(object)?;
-        let phys = HistoryPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+        let phys = HistoryPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
         let len = phys.eof.checked_sub(phys.bof).filter(|l| *l <= MAX_RING && phys.phys_max_off <= MAX_RING);
         let len = len.ok_or_else(|| Error::corrupt("history"))?;
         let mut all = Vec::new();

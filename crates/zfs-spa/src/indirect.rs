@@ -44,7 +44,7 @@ pub(crate) fn load_mappings(zio: &Zio, mos: &Arc<Objset>, directory: &Zap) -> Re
 /// Entries of a mapping object.
 pub fn read_mapping(mos: &Arc<Objset>, object: u64) -> Result<Vec<IndirectMappingEntry>> {
     let dnode = mos.dnode(object)?;
-    let phys = IndirectMappingPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+    let phys = IndirectMappingPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
     let bytes = phys.num_entries.checked_mul(MAPPING_ENTRY_SIZE as u64).filter(|b| *b <= MAX_MAPPING);
     let bytes = bytes.ok_or_else(|| Error::corrupt("a mapping that is too large"))? as usize;
     let mut data = Vec::new();

@@ -80,7 +80,7 @@ impl Pool {
             let object = vdev.config.indirect_object.filter(|o| *o != 0 && vdev.config.kind == VdevKind::Indirect);
             if let Some(object) = object {
                 let dnode = self.mos().dnode(object)?;
-                let map = IndirectMappingPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+                let map = IndirectMappingPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
                 mapping_memory =
                     mapping_memory.saturating_add(map.num_entries.saturating_mul(MAPPING_ENTRY_SIZE as u64));
             }

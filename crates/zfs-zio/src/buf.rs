@@ -24,6 +24,11 @@ impl Buf {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The bytes to be changed: copied first when somebody else holds them too.
+    pub fn make_mut(&mut self) -> &mut Vec<u8> {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The bytes for the caller alone: copied only when somebody else holds them too.
     pub fn into_vec(self) -> Vec<u8> {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.to_vec())

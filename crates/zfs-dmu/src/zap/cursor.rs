@@ -5,6 +5,7 @@
 //! needs no state between calls: a directory of a million entries is resumed by one leaf read and a binary search.
 
 use super::{CURSOR_END, Table, Zap, ZapEntry, ZapKey, ZapValue};
+use std::sync::atomic::Ordering::Relaxed;
 use zfs_phys::Endian;
 use zfs_phys::zap::{FatHeader, HashParams, Leaf, LeafEntry, MicroZap};
 use zfs_zio::{Buf, Result};
@@ -19,6 +20,8 @@ pub struct Cursor {
     cd: u32,
     done: bool,
     leaf: Option<Current>,
+    /// Number of changes to the table that `leaf` knows of.
+    version: u64,
     /// First hash for whose leaf nothing was fetched ahead yet.
     fetched: u64,
 }
@@ -43,7 +46,7 @@ impl Cursor {
         if cd >= p.max_cd() {
             cd = 0;
         }
-        Self { zap, hash, cd, done: cookie == CURSOR_END, leaf: None, fetched: hash }
+        Self { zap, hash, cd, done: cookie == CURSOR_END, leaf: None, version: 0, fetched: hash }
     }
 
     /// Position of the next entry; [`CURSOR_END`] behind the last.
@@ -57,10 +60,16 @@ impl Cursor {
             return Ok(None);
         }
         let zap = self.zap.clone();
-        let got = match &zap.inner.table {
-            Table::Micro { index } => self.next_micro(&zap, index),
-            Table::Fat { header } => self.next_fat(&zap, header),
-        };
+        let got = zap.now(|now| {
+            let version = zap.shared.as_ref().map_or(0, |s| s.version.load(Relaxed));
+            if version != self.version {
+                (self.version, self.leaf) = (version, None);
+            }
+            match &now.inner.table {
+                Table::Micro { index } => self.next_micro(now, index),
+                Table::Fat { header } => self.next_fat(now, header),
+            }
+        });
         match &got {
             Ok(Some(e)) => (self.hash, self.cd) = (e.hash, e.cd.saturating_add(1)),
             Ok(None) | Err(_) => self.done = true,

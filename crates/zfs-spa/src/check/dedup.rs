@@ -120,7 +120,7 @@ impl DdtTable {
             let name = format!("DDT-log-{}-{index}", self.checksum.name());
             let Some(object) = dir.lookup_u64(name.as_bytes())? else { continue };
             let dnode = mos.dnode(object)?;
-            let header = DdtLogHeader::decode(dnode.bonus()?, dnode.phys().endian)?;
+            let header = DdtLogHeader::decode(&dnode.bonus()?, dnode.phys().endian)?;
             self.logs.push(DdtLog { index, object, header });
         }
         self.logs.sort_by_key(|l| (l.header.flags & 1 == 0, l.header.first_txg));

@@ -142,7 +142,7 @@ pub fn words(mos: &Arc<Objset>, object: u64, count: u64) -> Result<Vec<u64>> {
 /// Reads the mapping of a removed vdev.
 pub fn mapping(mos: &Arc<Objset>, object: u64) -> Result<(IndirectMappingPhys, Vec<IndirectMappingEntry>)> {
     let dnode = mos.dnode(object)?;
-    let phys = IndirectMappingPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+    let phys = IndirectMappingPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
     let room = dnode.phys().maxblkid.saturating_add(1).saturating_mul(dnode.datablksz());
     let bytes = phys.num_entries.checked_mul(MAPPING_ENTRY_SIZE as u64).filter(|b| *b <= room);
     let bytes = bytes.ok_or_else(|| Error::corrupt("a mapping longer than its object"))?;

@@ -94,7 +94,7 @@ fn already_freed(v: &Visit<'_>, resume: &Zbookmark, dnodes_per_block: u64) -> bo
 fn destroyed(w: &Walk<'_>) -> Result<()> {
     let Some(object) = w.pool.directory().lookup_u64(b"bptree_obj")?.filter(|o| *o != 0) else { return Ok(()) };
     let dnode = w.pool.mos().dnode(object)?;
-    let [begin, end] = Reader::new(dnode.bonus()?, dnode.phys().endian, "bptree").u64s()?;
+    let [begin, end] = Reader::new(&dnode.bonus()?, dnode.phys().endian, "bptree").u64s()?;
     let room = dnode.phys().maxblkid.saturating_add(1).saturating_mul(dnode.datablksz());
     let count = end.saturating_sub(begin).min(room / BPTREE_ENTRY as u64);
     for i in 0..count {

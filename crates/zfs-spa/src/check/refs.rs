@@ -110,7 +110,7 @@ impl Clones {
         for vdev in vdevs {
             let Some(object) = dir.lookup_u64(format!("{BRT_OBJECT_VDEV_PREFIX}{vdev}").as_bytes())? else { continue };
             let dnode = mos.dnode(object)?;
-            let phys = BrtVdevPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+            let phys = BrtVdevPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
             if phys.mos_entries == 0 {
                 continue;
             }

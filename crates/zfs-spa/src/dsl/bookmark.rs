@@ -38,7 +38,7 @@ impl Dataset {
             Some((buf, endian)) if RedactionListPhys::decode(&buf, endian).is_ok_and(|l| l.num_snaps != 0) => {
                 RedactionListPhys::decode(&buf, endian)?
             }
-            _ => RedactionListPhys::decode(dnode.bonus()?, dnode.phys().endian)?,
+            _ => RedactionListPhys::decode(&dnode.bonus()?, dnode.phys().endian)?,
         };
         Ok(Some(list.snaps))
     }

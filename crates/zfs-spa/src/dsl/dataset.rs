@@ -53,7 +53,7 @@ impl std::fmt::Debug for Dataset {
 impl Dataset {
     pub(super) fn open(mos: &Arc<Objset>, object: u64, name: String, dir: &Arc<Dir>) -> Result<Arc<Self>> {
         let dnode = mos.dnode(object)?;
-        let phys = DslDatasetPhys::decode(dnode.bonus()?, dnode.phys().endian)
+        let phys = DslDatasetPhys::decode(&dnode.bonus()?, dnode.phys().endian)
             .map_err(|e| Error::from(e).context(format!("dataset {name}")))?;
         let fields = if dnode.phys().object_type.is_zap() { Some(Zap::open_dnode(mos, dnode.clone())?) } else { None };
         let (dir, mos) = (dir.clone(), mos.clone());

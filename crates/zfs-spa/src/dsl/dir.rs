@@ -26,7 +26,7 @@ pub struct Dir {
 impl Dir {
     pub(super) fn open(mos: &Arc<Objset>, object: u64, name: String, parent: Option<Arc<Dir>>) -> Result<Arc<Self>> {
         let dnode = mos.dnode(object)?;
-        let phys = DslDirPhys::decode(dnode.bonus()?, dnode.phys().endian)
+        let phys = DslDirPhys::decode(&dnode.bonus()?, dnode.phys().endian)
             .map_err(|e| Error::from(e).context(format!("directory of {name}")))?;
         let fields = if dnode.phys().object_type.is_zap() { Some(Zap::open_dnode(mos, dnode.clone())?) } else { None };
         Ok(Arc::new(Self { name, object, phys, parent, fields, mos: mos.clone(), props: OnceLock::new() }))

@@ -65,7 +65,7 @@ pub fn deadlist(mos: &Arc<Objset>, object: u64) -> Result<Sizes> {
     if dnode.phys().object_type == DmuObjectType::BPOBJ {
         return bpobj_sizes(mos, object);
     }
-    let phys = DeadlistPhys::decode(dnode.bonus()?, dnode.phys().endian)?;
+    let phys = DeadlistPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
     Ok(Sizes { used: phys.used, comp: phys.comp, uncomp: phys.uncomp })
 }
 
@@ -148,7 +148,7 @@ pub fn written_since(new: &Dataset, txg: u64, old: Sizes, freed: Option<Sizes>) 
 /// What is stored about the dataset in `object`.
 pub fn phys_of(mos: &Arc<Objset>, object: u64) -> Result<DslDatasetPhys> {
     let dnode = mos.dnode(object)?;
-    Ok(DslDatasetPhys::decode(dnode.bonus()?, dnode.phys().endian)?)
+    Ok(DslDatasetPhys::decode(&dnode.bonus()?, dnode.phys().endian)?)
 }
 
 impl Dataset {

@@ -145,7 +145,7 @@ impl Dsl {
     /// dataset (any more).
     pub fn by_object(&self, object: u64) -> Result<Option<Arc<Dataset>>> {
         let Ok(dnode) = self.mos.dnode(object) else { return Ok(None) };
-        let Ok(phys) = DslDatasetPhys::decode(dnode.bonus()?, dnode.phys().endian) else { return Ok(None) };
+        let Ok(phys) = DslDatasetPhys::decode(&dnode.bonus()?, dnode.phys().endian) else { return Ok(None) };
         let Some(dir) = self.dir_by_object(phys.dir_obj)? else { return Ok(None) };
         let Some(head) = self.head(&dir)? else { return Ok(None) };
         if head.object == object {
@@ -174,7 +174,7 @@ impl Dsl {
                 break;
             }
             let Ok(dnode) = self.mos.dnode(at) else { return Ok(None) };
-            let Ok(phys) = DslDirPhys::decode(dnode.bonus()?, dnode.phys().endian) else { return Ok(None) };
+            let Ok(phys) = DslDirPhys::decode(&dnode.bonus()?, dnode.phys().endian) else { return Ok(None) };
             if phys.parent_obj == 0 {
                 return Ok(None);
             }

@@ -1,0 +1,55 @@
+//! The seam upwards: who owns the blocks of an object set that is being written.
+
+use crate::txg::Tx;
+use zfs_phys::BlkPtr;
+use zfs_phys::enums::DmuObjectType;
+use zfs_zio::Result;
+
+/// Which kind of block is to be written; decides how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockKind {
+    /// Object it belongs to; 0 is the array of dnodes. The header of the object set has type `OBJSET`.
+    pub object: u64,
+    /// Type that the pointer to it will have: the object's, or for spill blocks the bonus's.
+    pub object_type: DmuObjectType,
+    /// Level: 0 for contents.
+    pub level: u8,
+    /// It is a spill block.
+    pub spill: bool,
+    /// Checksum the dnode asks for (raw; 0 inherits).
+    pub checksum: u8,
+    /// Compression the dnode asks for (raw; 0 inherits).
+    pub compress: u8,
+    /// Logical size, bytes.
+    pub lsize: u64,
+}
+
+impl BlockKind {
+    /// Whether it is metadata: an indirect block, a spill block, or of an object that is.
+    pub fn is_metadata(&self) -> bool {
+        self.level > 0 || self.spill || self.object_type.is_metadata()
+    }
+}
+
+/// What an object set tells about its blocks, and asks before it writes them. Called in syncing context by the threads
+/// that write blocks, several at a time.
+pub trait ObjsetOwner: Send + Sync {
+    /// A block was written and is now part of the object set.
+    fn block_born(&self, bp: &BlkPtr, tx: &Tx) -> Result<()>;
+
+    /// A block is no longer part of the object set. Gives the bytes that come free.
+    fn block_kill(&self, bp: &BlkPtr, tx: &Tx) -> Result<u64>;
+
+    /// Bytes a block takes of the usable space, as `dn_used` counts them.
+    fn dsize(&self, bp: &BlkPtr) -> u64 {
+        bp.asize()
+    }
+
+    /// Whether holes get the txg of their birth.
+    fn hole_birth(&self) -> bool {
+        true
+    }
+
+    /// The object set has something to write in `txg`: called at the first change.
+    fn dirtied(&self, txg: u64);
+}
