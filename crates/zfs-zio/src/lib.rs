@@ -5,6 +5,7 @@
 //! something is needed that lives in the meta object set (indirect mappings, the checksum salt, dirty time logs),
 //! the layer above reads it and hands it in.
 
+pub mod alloc;
 pub mod arc;
 pub mod blkverify;
 pub mod bookmark;
@@ -15,8 +16,10 @@ pub mod error;
 mod gang;
 pub mod sink;
 pub mod vdev;
+pub mod write;
 pub mod zio;
 
+pub use alloc::{Class, MetaslabDelta, MetaslabSeed, RangeTree, SpaceFigures, TopSeed};
 pub use arc::{ArcCache, ArcStats};
 pub use bookmark::Zbookmark;
 pub use buf::Buf;
@@ -25,4 +28,5 @@ pub use config::{VdevConfig, VdevKind};
 pub use error::{Error, ErrorKind, Result};
 pub use sink::ErrorSink;
 pub use vdev::{Vdev, VdevAux, VdevState, VdevTree};
+pub use write::{WriteConfig, WriteProps};
 pub use zio::Zio;
