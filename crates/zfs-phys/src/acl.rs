@@ -4,6 +4,7 @@
 
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Version of ACLs with entries of fixed size.
 pub const ZFS_ACL_VERSION_INITIAL: u16 = 0;
@@ -125,6 +126,64 @@ pub fn decode_aces(buf: &[u8], endian: Endian, count: usize) -> Result<Vec<Ace>>
     Ok(out)
 }
 
+impl Ace {
+    /// Whether the entry needs no id: the short form of version 1.
+    fn is_short(&self) -> bool {
+        let special = matches!(self.who, AceWho::Owner | AceWho::OwningGroup | AceWho::Everyone);
+        special && matches!(self.ace_type, ACE_ACCESS_ALLOWED | ACE_ACCESS_DENIED)
+    }
+
+    fn id(&self) -> u64 {
+        match self.who {
+            AceWho::User(id) | AceWho::Group(id) => id,
+            AceWho::Owner | AceWho::OwningGroup | AceWho::Everyone => 0,
+        }
+    }
+
+    /// Bytes of the entry in version 1.
+    pub fn size(&self) -> usize {
+        8 + if self.is_short() { 0 } else { 8 } + if self.object_guids.is_some() { 32 } else { 0 }
+    }
+
+    /// The entry's flags with those that tell whom it is for put right.
+    fn stored_flags(&self) -> u16 {
+        let whom = match self.who {
+            AceWho::Owner => ACE_OWNER,
+            AceWho::OwningGroup => ACE_GROUP | ACE_IDENTIFIER_GROUP,
+            AceWho::Everyone => ACE_EVERYONE,
+            AceWho::Group(_) => ACE_IDENTIFIER_GROUP,
+            AceWho::User(_) => 0,
+        };
+        // Flags that were read already say so, perhaps in a combination that nothing writes any more.
+        if who(self.flags, self.id()) == self.who { self.flags } else { self.flags & !ACE_TYPE_FLAGS | whom }
+    }
+}
+
+/// Encodes entries of version 0. An error when an id does not fit 32 bits.
+pub fn encode_old_aces(aces: &[Ace], endian: Endian) -> Result<Vec<u8>> {
+    let mut w = Writer::new(endian, "old acl", aces.len() * OLD_ACE_SIZE);
+    for a in aces {
+        let id = u32::try_from(a.id()).map_err(|_| w.err(format!("id {:#x} in an old entry", a.id())))?;
+        w.u32(id).u32(a.access_mask).u16(a.stored_flags()).u16(a.ace_type);
+    }
+    Ok(w.finish())
+}
+
+/// Encodes entries of version 1.
+pub fn encode_aces(aces: &[Ace], endian: Endian) -> Vec<u8> {
+    let mut w = Writer::new(endian, "acl", aces.iter().map(Ace::size).sum());
+    for a in aces {
+        w.u16(a.ace_type).u16(a.stored_flags()).u32(a.access_mask);
+        if !a.is_short() {
+            w.u64(a.id());
+        }
+        if let Some((object, inherited)) = &a.object_guids {
+            w.bytes(object).bytes(inherited);
+        }
+    }
+    w.finish()
+}
+
 /// The ACL of an old znode (`zfs_acl_phys_t`, `zfs_acl_phys_v0_t`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZnodeAcl {
@@ -154,6 +213,20 @@ impl ZnodeAcl {
             (first, u32::from(second))
         };
         Ok(Self { extern_obj, size, version, count, data: r.array()?, endian })
+    }
+
+    /// Encodes the 88 bytes. An error when the count does not fit.
+    pub fn encode(&self, endian: Endian) -> Result<Vec<u8>> {
+        let mut w = Writer::new(endian, "znode acl", ZNODE_ACL_SIZE);
+        w.u64(self.extern_obj);
+        if self.version == ZFS_ACL_VERSION_INITIAL {
+            w.u32(self.count).u16(self.version).u16(0);
+        } else {
+            let count = u16::try_from(self.count).map_err(|_| w.err(format!("{} entries", self.count)))?;
+            w.u32(self.size).u16(self.version).u16(count);
+        }
+        w.bytes(&self.data);
+        Ok(w.finish())
     }
 
     /// Decodes entries from the embedded bytes, or from the contents of the external object when given.
@@ -190,6 +263,12 @@ mod tests {
         let whos: Vec<_> = got.iter().map(|a| a.who).collect();
         assert_eq!(whos, [AceWho::Owner, AceWho::OwningGroup, AceWho::Group(5), AceWho::User(1001)]);
         assert!(decode_aces(&b, Endian::Little, 5).is_err());
+        assert_eq!(encode_aces(&got, Endian::Little), b);
+        assert_eq!(got.iter().map(Ace::size).sum::<usize>(), b.len());
+        let old = encode_old_aces(&got, Endian::Big).unwrap();
+        assert_eq!(decode_old_aces(&old, Endian::Big, 4).unwrap(), got);
+        let new = Ace { flags: 0x3, ..got[1] };
+        assert_eq!(decode_aces(&encode_aces(&[new], Endian::Big), Endian::Big, 1).unwrap()[0].who, AceWho::OwningGroup);
     }
 
     #[test]
@@ -207,7 +286,10 @@ mod tests {
         #[test]
         fn no_input_panics(buf in proptest::collection::vec(any::<u8>(), 0..200), n in 0usize..40) {
             for e in [Endian::Little, Endian::Big] {
-                let _ = (decode_old_aces(&buf, e, n), decode_aces(&buf, e, n));
+                let _ = decode_old_aces(&buf, e, n);
+                if let Ok(aces) = decode_aces(&buf, e, n) {
+                    prop_assert_eq!(decode_aces(&encode_aces(&aces, e), e, n).unwrap(), aces);
+                }
                 if let Ok(a) = ZnodeAcl::decode(&buf, e) {
                     let _ = (a.aces(None), a.aces(Some((&buf, e))));
                 }

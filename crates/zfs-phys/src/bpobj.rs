@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Most levels of lists in lists that are followed. OpenZFS never nests deeper than two.
 pub const MAX_DEPTH: usize = 16;
@@ -47,6 +48,25 @@ impl BpobjPhys {
     }
 }
 
+/// Bytes of the bonus in its newest version.
+pub const BPOBJ_SIZE: usize = 56;
+/// Bytes of version 2: with sub-lists, without a count of freed pointers.
+pub const BPOBJ_SIZE_V2: usize = 48;
+
+impl BpobjPhys {
+    /// Encodes a bonus of `size` bytes: 16, 32, 48 or 56. An error when it is none of these.
+    pub fn encode(&self, size: usize, endian: Endian) -> Result<Vec<u8>> {
+        let mut w = Writer::new(endian, "bpobj", size);
+        let words =
+            [self.num_blkptrs, self.bytes, self.comp, self.uncomp, self.subobjs, self.num_subobjs, self.num_freed];
+        match words.get(..size / 8).filter(|_| matches!(size, 16 | 32 | BPOBJ_SIZE_V2 | BPOBJ_SIZE)) {
+            Some(words) => w.u64s(words),
+            None => return Err(w.err(format!("bonus of {size} bytes"))),
+        };
+        Ok(w.finish())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +81,9 @@ mod tests {
         assert_eq!((at(16), at(32), at(48)), (Ok(v0), Ok(v1), Ok(v2)));
         assert_eq!(at(56), Ok(BpobjPhys { num_freed: 7, ..v2 }));
         assert!(at(15).is_err());
+        for n in [16, 32, 48, 56] {
+            assert_eq!(at(n).unwrap().encode(n, Endian::Big).unwrap(), all[..n]);
+        }
+        assert!(v0.encode(40, Endian::Big).is_err());
     }
 }

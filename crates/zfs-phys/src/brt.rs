@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Name of a vdev's object in the pool directory, without the id.
 pub const BRT_OBJECT_VDEV_PREFIX: &str = "com.fudosecurity:brt:vdev:";
@@ -34,5 +35,26 @@ impl BrtVdevPhys {
         let mut r = Reader::new(buf, endian, "brt");
         let [mos_entries, size, byteorder, totalcount, rangesize, usedspace, savedspace] = r.u64s()?;
         Ok(Self { mos_entries, size, byteorder, totalcount, rangesize, usedspace, savedspace })
+    }
+}
+
+impl BrtVdevPhys {
+    /// Encodes the bonus (56 bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "brt", 56);
+        w.u64s(&[self.mos_entries, self.size, self.byteorder, self.totalcount, self.rangesize]);
+        w.u64s(&[self.usedspace, self.savedspace]);
+        w.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bonus_survives() {
+        let bytes: Vec<u8> = (1..=7u64).flat_map(u64::to_le_bytes).collect();
+        assert_eq!(BrtVdevPhys::decode(&bytes, Endian::Little).unwrap().encode(Endian::Little), bytes);
     }
 }

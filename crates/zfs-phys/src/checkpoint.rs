@@ -38,3 +38,15 @@ pub fn uberblock_from_words(words: &[u64]) -> Result<Uberblock> {
         raidz_reflow_info: w(26),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive() {
+        let mut words: Vec<u64> = (0..27).collect();
+        words[0] = UBERBLOCK_MAGIC;
+        assert_eq!(uberblock_to_words(&uberblock_from_words(&words).unwrap()), words);
+    }
+}

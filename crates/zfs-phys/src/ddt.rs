@@ -8,6 +8,7 @@ use crate::blkptr::{BlkPtr, Dva};
 use crate::enums::ChecksumKind;
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Bytes of the physical part of a legacy entry.
 pub const DDT_TRAD_PHYS_SIZE: usize = 256;
@@ -45,6 +46,12 @@ impl DdtKey {
     /// From the words of a ZAP key.
     pub fn from_words(w: [u64; 5]) -> Self {
         Self { checksum: [w[0], w[1], w[2], w[3]], prop: w[4] }
+    }
+
+    /// The words of a ZAP key.
+    pub fn to_words(&self) -> [u64; 5] {
+        let [a, b, c, d] = self.checksum;
+        [a, b, c, d, self.prop]
     }
 
     /// Logical bytes.
@@ -141,6 +148,23 @@ pub fn decode_phys(buf: &[u8], endian: Endian, flat: bool) -> Result<Vec<DdtPhys
     (0..4).map(|_| DdtPhys::read(&mut r)).collect()
 }
 
+/// Encodes the physical part: the first variant for a flat table, four (missing ones empty) for a legacy one.
+pub fn encode_phys(phys: &[DdtPhys], endian: Endian, flat: bool) -> Vec<u8> {
+    let mut w = Writer::new(endian, "ddt entry", DDT_TRAD_PHYS_SIZE);
+    let none = DdtPhys::default();
+    for i in 0..if flat { 1 } else { 4 } {
+        let p = phys.get(i).unwrap_or(&none);
+        for d in &p.dva {
+            w.u64s(&d.word);
+        }
+        w.u64(p.refcnt).u64(p.phys_birth);
+        if flat {
+            w.u64(p.class_start);
+        }
+    }
+    w.finish()
+}
+
 /// One row of a histogram, or a sum of rows (`ddt_stat_t`). Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DdtStat {
@@ -174,6 +198,16 @@ impl DdtStat {
         self.ref_psize = self.ref_psize.wrapping_add(o.ref_psize);
         self.ref_dsize = self.ref_dsize.wrapping_add(o.ref_dsize);
     }
+}
+
+/// The words of an entry of `DDT-statistics`; missing rows are empty.
+pub fn histogram_to_words(rows: &[DdtStat]) -> Vec<u64> {
+    let mut out = Vec::with_capacity(DDT_HISTOGRAM_SIZE * 8);
+    for s in rows.iter().take(DDT_HISTOGRAM_SIZE) {
+        out.extend([s.blocks, s.lsize, s.psize, s.dsize, s.ref_blocks, s.ref_lsize, s.ref_psize, s.ref_dsize]);
+    }
+    out.resize(DDT_HISTOGRAM_SIZE * 8, 0);
+    out
 }
 
 /// Builds histogram rows from the words of an entry of `DDT-statistics`.
@@ -262,7 +296,10 @@ mod tests {
         #[test]
         fn no_input_panics(buf in proptest::collection::vec(any::<u8>(), 0..600), flat: bool) {
             let _ = decode_log_block(&buf, Endian::Little, flat);
-            let _ = decode_phys(&buf, Endian::Big, flat);
+            if let Ok(p) = decode_phys(&buf, Endian::Big, flat) {
+                let size = if flat { DDT_FLAT_PHYS_SIZE } else { DDT_TRAD_PHYS_SIZE };
+                prop_assert_eq!(&encode_phys(&p, Endian::Big, flat)[..], &buf[..size]);
+            }
             let _ = DdtLogHeader::decode(&buf, Endian::Big);
         }
 
@@ -273,8 +310,15 @@ mod tests {
             let key = DdtKey::of(&bp);
             let back = DdtPhys::default().block_pointer(&key, ChecksumKind::Sha256);
             prop_assert_eq!(DdtKey::of(&back), key);
+            prop_assert_eq!(DdtKey::from_words(key.to_words()), key);
             prop_assert_eq!((key.lsize(), key.psize()), (bp.lsize(), bp.psize()));
         }
+    }
+
+    #[test]
+    fn histograms_survive() {
+        let words: Vec<u64> = (0..512).collect();
+        assert_eq!(histogram_to_words(&histogram_from_words(&words)), words);
     }
 
     #[test]

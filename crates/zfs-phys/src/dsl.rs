@@ -4,6 +4,7 @@
 use crate::blkptr::BlkPtr;
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// `DD_FLAG_USED_BREAKDOWN`: the breakdown of used space is kept.
 pub const DD_FLAG_USED_BREAKDOWN: u64 = 1;
@@ -147,6 +148,27 @@ impl DslDirPhys {
     }
 }
 
+/// Bytes of a directory's bonus.
+pub const DSL_DIR_SIZE: usize = 256;
+/// Bytes of a dataset's bonus.
+pub const DSL_DATASET_SIZE: usize = 320;
+/// Bytes of a deadlist's bonus.
+pub const DEADLIST_SIZE: usize = 320;
+
+impl DslDirPhys {
+    /// Encodes the bonus ([`DSL_DIR_SIZE`] bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "dsl directory", DSL_DIR_SIZE);
+        w.u64s(&[self.creation_time, self.head_dataset_obj, self.parent_obj, self.origin_obj, self.child_dir_zapobj]);
+        w.u64s(&[self.used_bytes, self.compressed_bytes, self.uncompressed_bytes, self.quota, self.reserved]);
+        w.u64s(&[self.props_zapobj, self.deleg_zapobj, self.flags]);
+        let b = &self.breakdown;
+        w.u64s(&[b.head, b.snap, b.child, b.child_reserved, b.ref_reserved, self.clones]);
+        w.align(DSL_DIR_SIZE);
+        w.finish()
+    }
+}
+
 /// A dataset: file system, volume or snapshot (`dsl_dataset_phys_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DslDatasetPhys {
@@ -221,6 +243,17 @@ impl DslDatasetPhys {
         })
     }
 
+    /// Encodes the bonus ([`DSL_DATASET_SIZE`] bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "dsl dataset", DSL_DATASET_SIZE);
+        w.u64s(&[self.dir_obj, self.prev_snap_obj, self.prev_snap_txg, self.next_snap_obj, self.snapnames_zapobj]);
+        w.u64s(&[self.num_children, self.creation_time, self.creation_txg, self.deadlist_obj]);
+        w.u64s(&[self.referenced_bytes, self.compressed_bytes, self.uncompressed_bytes, self.unique_bytes]);
+        w.u64s(&[self.fsid_guid, self.guid, self.flags]).bp(&self.bp);
+        w.u64s(&[self.next_clones_obj, self.props_obj, self.userrefs_obj]).align(DSL_DATASET_SIZE);
+        w.finish()
+    }
+
     /// Whether it is a snapshot.
     pub fn is_snapshot(&self) -> bool {
         self.num_children != 0
@@ -267,6 +300,16 @@ impl BookmarkPhys {
         }
     }
 
+    /// The words of its ZAP entry, as many as `words` says (the opposite of [`Self::from_words`]).
+    pub fn to_words(&self) -> Vec<u64> {
+        let [a, b, c] = self.referenced;
+        let [d, e, f] = self.freed_before_next_snap;
+        let mut out = vec![self.guid, self.creation_txg, self.creation_time, self.redaction_obj, self.flags];
+        out.extend([a, b, c, d, e, f, self.ivset_guid]);
+        out.resize(self.words, 0);
+        out
+    }
+
     /// Whether the size of what the snapshot referenced is known.
     pub fn has_referenced(&self) -> bool {
         self.flags & ZBM_FLAG_HAS_FBN != 0
@@ -290,6 +333,13 @@ impl DeadlistPhys {
     pub fn decode(buf: &[u8], endian: Endian) -> Result<Self> {
         let mut r = Reader::new(buf, endian, "deadlist");
         Ok(Self { used: r.u64()?, comp: r.u64()?, uncomp: r.u64()? })
+    }
+
+    /// Encodes the bonus ([`DEADLIST_SIZE`] bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "deadlist", DEADLIST_SIZE);
+        w.u64s(&[self.used, self.comp, self.uncomp]).align(DEADLIST_SIZE);
+        w.finish()
     }
 }
 
@@ -332,6 +382,11 @@ mod tests {
         let ds = DslDatasetPhys::decode(&bytes, Endian::Big).unwrap();
         assert_eq!((ds.guid, ds.flags, ds.bp.word[0], ds.bp.word[15]), (15, 16, 17, 32));
         assert_eq!((ds.next_clones_obj, ds.userrefs_obj), (33, 35));
+        assert_eq!((&d.encode(Endian::Big)[..152], d.encode(Endian::Big).len()), (&bytes[..152], DSL_DIR_SIZE));
+        let packed = ds.encode(Endian::Big);
+        assert_eq!((&packed[..280], packed.len()), (&bytes[..280], DSL_DATASET_SIZE));
+        let dead = DeadlistPhys::decode(&bytes, Endian::Big).unwrap().encode(Endian::Big);
+        assert_eq!((&dead[..24], dead.len()), (&bytes[..24], DEADLIST_SIZE));
         assert!(DslDatasetPhys::decode(&bytes[..270], Endian::Big).is_err());
         assert_eq!(RedactionListPhys::decode(&bytes[..48], Endian::Big).unwrap().snaps, [5, 6]);
     }
@@ -339,6 +394,9 @@ mod tests {
     #[test]
     fn old_bookmarks_have_three_words() {
         let b = BookmarkPhys::from_words(&[7, 8, 9]);
+        let words: Vec<u64> = (1..=12).collect();
+        assert_eq!(BookmarkPhys::from_words(&words).to_words(), words);
+        assert_eq!(b.to_words(), [7, 8, 9]);
         assert_eq!((b.guid, b.creation_txg, b.creation_time, b.has_referenced()), (7, 8, 9, false));
     }
 }

@@ -38,6 +38,18 @@ impl ErrorKey {
     }
 }
 
+impl ErrorKey {
+    /// A name of the old form.
+    pub fn name(&self) -> String {
+        format!("{:x}:{:x}:{:x}:{:x}", self.objset, self.object, self.level, self.blkid)
+    }
+
+    /// A name of the form used inside a head dataset's ZAP.
+    pub fn head_name(&self) -> String {
+        format!("{:x}:{:x}:{:x}:{:x}", self.object, self.level, self.blkid, self.birth)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,8 +58,12 @@ mod tests {
     fn both_forms() {
         let k = ErrorKey { objset: 0x36, object: 2, level: 0, blkid: 0x1f, birth: 0 };
         assert_eq!(ErrorKey::from_name(b"36:2:0:1f"), Some(k));
+        assert_eq!(k.name(), "36:2:0:1f");
+        let meta = ErrorKey { level: -1, ..k };
+        assert_eq!(ErrorKey::from_name(meta.name().as_bytes()), Some(meta));
         let k = ErrorKey { objset: 0, object: 0x36, level: 2, blkid: 0, birth: 0x1f };
         assert_eq!(ErrorKey::from_head_name(b"36:2:0:1f"), Some(k));
+        assert_eq!(k.head_name(), "36:2:0:1f");
         assert_eq!(ErrorKey::from_name(b"36:2:0:1f:0"), None);
         assert_eq!(ErrorKey::from_name(b"36:x:0:1f"), None);
     }

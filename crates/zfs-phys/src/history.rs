@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::nvlist::NvList;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Events of pools before feature flags, by number (`zfs_history_event_names`).
 pub const LEGACY_EVENTS: [&str; 41] = [
@@ -73,6 +74,13 @@ impl HistoryPhys {
         Ok(Self { pool_create_len, phys_max_off, bof, eof, records_lost })
     }
 
+    /// Encodes the bonus (40 bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "history", 40);
+        w.u64s(&[self.pool_create_len, self.phys_max_off, self.bof, self.eof, self.records_lost]);
+        w.finish()
+    }
+
     /// Where in the object a logical offset lies.
     pub fn physical(&self, logical: u64) -> u64 {
         let ring = self.phys_max_off.saturating_sub(self.pool_create_len);
@@ -81,6 +89,12 @@ impl HistoryPhys {
             _ => logical,
         }
     }
+}
+
+/// Encodes one record: the length and the list, natively packed.
+pub fn encode_record(list: &NvList) -> Vec<u8> {
+    let body = list.encode_native(Endian::NATIVE);
+    [&(body.len() as u64).to_le_bytes()[..], &body].concat()
 }
 
 /// Decodes all records in `buf`; stops at the first that is cut off or broken.
@@ -113,7 +127,8 @@ mod tests {
             buf.extend((one.len() as u64).to_le_bytes());
             buf.extend(&one);
         }
-        assert_eq!(records(&buf), vec![list.clone(), list.clone(), list]);
+        assert_eq!(records(&buf), vec![list.clone(), list.clone(), list.clone()]);
+        assert_eq!(records(&encode_record(&list)), [list]);
         assert_eq!(records(&buf[..buf.len() - 1]).len(), 2);
     }
 
@@ -122,5 +137,6 @@ mod tests {
         let h = HistoryPhys { pool_create_len: 100, phys_max_off: 1100, ..Default::default() };
         assert_eq!((h.physical(50), h.physical(1099), h.physical(1100), h.physical(2150)), (50, 1099, 100, 150));
         assert_eq!(HistoryPhys::default().physical(7), 7);
+        assert_eq!(HistoryPhys::decode(&h.encode(Endian::Big), Endian::Big).unwrap(), h);
     }
 }

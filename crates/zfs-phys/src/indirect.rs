@@ -3,6 +3,7 @@
 use crate::blkptr::Dva;
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Bytes of one entry of a mapping object.
 pub const MAPPING_ENTRY_SIZE: usize = 24;
@@ -30,6 +31,15 @@ impl IndirectMappingPhys {
     }
 }
 
+impl IndirectMappingPhys {
+    /// Encodes the bonus (32 bytes).
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "indirect mapping", 32);
+        w.u64s(&[self.max_offset, self.bytes_mapped, self.num_entries, self.counts_object]);
+        w.finish()
+    }
+}
+
 /// One entry: a segment of the removed vdev and where it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IndirectMappingEntry {
@@ -47,4 +57,28 @@ pub fn decode_entries(buf: &[u8], endian: Endian) -> Result<Vec<IndirectMappingE
         out.push(IndirectMappingEntry { src: (r.u64()? & (u64::MAX >> 1)) << 9, dst: Dva { word: r.u64s()? } });
     }
     Ok(out)
+}
+
+/// Encodes entries; a source's lowest 9 bits are not kept.
+pub fn encode_entries(entries: &[IndirectMappingEntry], endian: Endian) -> Vec<u8> {
+    let mut w = Writer::new(endian, "indirect mapping", entries.len() * MAPPING_ENTRY_SIZE);
+    for e in entries {
+        w.u64(e.src >> 9).u64s(&e.dst.word);
+    }
+    w.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_survive() {
+        let e = IndirectMappingEntry { src: 5 << 9, dst: Dva::new(1, 9 << 9, 4096, false) };
+        for order in [Endian::Little, Endian::Big] {
+            assert_eq!(decode_entries(&encode_entries(&[e, e], order), order).unwrap(), [e, e]);
+            let p = IndirectMappingPhys { max_offset: 1, bytes_mapped: 2, num_entries: 3, counts_object: 4 };
+            assert_eq!(IndirectMappingPhys::decode(&p.encode(order), order).unwrap(), p);
+        }
+    }
 }

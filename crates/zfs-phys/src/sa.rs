@@ -6,6 +6,7 @@
 
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Magic of a buffer.
 pub const SA_MAGIC: u32 = 0x2F_505A;
@@ -56,6 +57,21 @@ impl SaAttr {
             n => SaSwap::Unknown(n),
         };
         Self { num: raw as u16, length: (raw >> 24) as u16, swap }
+    }
+}
+
+impl SaAttr {
+    /// The value of a registry entry.
+    pub const fn encode(&self) -> u64 {
+        let swap = match self.swap {
+            SaSwap::U64 => 0,
+            SaSwap::U32 => 1,
+            SaSwap::U16 => 2,
+            SaSwap::U8 => 3,
+            SaSwap::Acl => 4,
+            SaSwap::Unknown(n) => n,
+        };
+        self.num as u64 | (swap as u64) << 16 | (self.length as u64) << 24
     }
 }
 
@@ -158,6 +174,47 @@ pub fn places(
     Ok(out)
 }
 
+/// A value to be packed.
+#[derive(Debug, Clone, Copy)]
+pub struct SaValue<'a> {
+    /// The value, in the buffer's byte order.
+    pub data: &'a [u8],
+    /// Whether its attribute is registered with a length of 0.
+    pub variable: bool,
+}
+
+/// Bytes of the header of a buffer with `variable` attributes of variable length.
+pub const fn header_size(variable: usize) -> usize {
+    (6 + 2 * variable).next_multiple_of(8)
+}
+
+/// Bytes that [`encode`] gives for these values.
+pub fn encoded_size(values: &[SaValue<'_>]) -> usize {
+    let header = header_size(values.iter().filter(|v| v.variable).count());
+    values.iter().fold(header, |at, v| at.saturating_add(v.data.len().next_multiple_of(8)))
+}
+
+/// Packs a buffer: `values` in the order of layout number `layout`. An error when the layout's number or a variable
+/// length do not fit their fields.
+pub fn encode(layout: u16, values: &[SaValue<'_>], endian: Endian) -> Result<Vec<u8>> {
+    let mut w = Writer::new(endian, "sa buffer", encoded_size(values));
+    let header = header_size(values.iter().filter(|v| v.variable).count());
+    let units = u16::try_from(header / 8).ok().filter(|u| *u < 64 && layout < 1 << 10);
+    let Some(units) = units else {
+        return Err(w.err(format!("layout {layout} with a header of {header} bytes")));
+    };
+    w.u32(SA_MAGIC).u16(layout | units << 10);
+    for v in values.iter().filter(|v| v.variable) {
+        let len = u16::try_from(v.data.len()).map_err(|_| w.err(format!("attribute of {} bytes", v.data.len())))?;
+        w.u16(len);
+    }
+    for v in values {
+        w.align(8).bytes(v.data);
+    }
+    w.align(8);
+    Ok(w.finish())
+}
+
 /// Finds the fields of an old znode (`znode_phys_t`), which is the same thing without header.
 pub fn legacy_places(buf: &[u8]) -> Vec<SaPlace> {
     let mut offset = 0usize;
@@ -208,10 +265,34 @@ mod tests {
     #[test]
     fn registration() {
         let a = SaAttr::decode((88 << 24) | (3 << 16) | 15);
+        assert_eq!(a.encode(), (88 << 24) | (3 << 16) | 15);
         assert_eq!(a, SaAttr { num: 15, length: 88, swap: SaSwap::U8 });
     }
 
     proptest! {
+        #[test]
+        fn packed_values_are_found(
+            layout in 0u16..1024, big: bool,
+            values in proptest::collection::vec((0u16..4, proptest::collection::vec(any::<u8>(), 0..40)), 0..12),
+        ) {
+            let e = if big { Endian::Big } else { Endian::Little };
+            let fixed: Vec<(u16, Vec<u8>)> = values.into_iter().map(|(n, mut v)| {
+                if lengths(n) != Some(0) { v.resize(lengths(n).unwrap().into(), 1) }
+                (n, v)
+            }).collect();
+            let list: Vec<SaValue> = fixed.iter().map(|(n, v)| SaValue { data: v, variable: lengths(*n) == Some(0) }).collect();
+            let buf = encode(layout, &list, e).unwrap();
+            prop_assert_eq!(buf.len(), encoded_size(&list));
+            let h = SaHeader::decode(&buf, e).unwrap();
+            let variable = list.iter().filter(|v| v.variable).count();
+            prop_assert_eq!(h, SaHeader { layout, size: header_size(variable), endian: e });
+            let nums: Vec<u16> = fixed.iter().map(|(n, _)| *n).collect();
+            let found = places(&buf, e, &nums, lengths).unwrap();
+            for (p, (n, v)) in found.iter().zip(&fixed) {
+                prop_assert_eq!((p.num, &buf[p.offset..p.offset + p.len]), (*n, &v[..]));
+            }
+        }
+
         #[test]
         fn no_input_panics(buf in proptest::collection::vec(any::<u8>(), 0..200), layout in proptest::collection::vec(0u16..6, 0..30)) {
             let _ = SaHeader::decode(&buf, Endian::Big);

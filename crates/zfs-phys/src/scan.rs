@@ -14,6 +14,10 @@ pub struct ScanPhys {
     pub min_txg: u64,
     /// Largest birth txg examined.
     pub max_txg: u64,
+    /// Smallest birth txg examined in the dataset being visited.
+    pub cur_min_txg: u64,
+    /// Largest birth txg examined in the dataset being visited.
+    pub cur_max_txg: u64,
     /// Seconds since 1970.
     pub start_time: u64,
     /// Seconds since 1970.
@@ -48,6 +52,8 @@ impl ScanPhys {
             queue_obj: w(2),
             min_txg: w(3),
             max_txg: w(4),
+            cur_min_txg: w(5),
+            cur_max_txg: w(6),
             start_time: w(7),
             end_time: w(8),
             to_examine: w(9),
@@ -60,6 +66,17 @@ impl ScanPhys {
             bookmark: [w(19), w(20), w(21), w(22)],
             flags: w(23),
         }
+    }
+
+    /// The words of the entry `scan`.
+    pub fn to_words(&self) -> Vec<u64> {
+        let mut out = vec![self.func, self.state, self.queue_obj, self.min_txg, self.max_txg];
+        out.extend([self.cur_min_txg, self.cur_max_txg, self.start_time, self.end_time, self.to_examine]);
+        out.extend([self.examined, self.skipped, self.processed, self.errors, self.ddt_class_max]);
+        out.extend(self.ddt_bookmark);
+        out.extend(self.bookmark);
+        out.push(self.flags);
+        out
     }
 }
 
@@ -129,5 +146,25 @@ impl RemovingPhys {
         let [state, removing_vdev, prev_indirect_vdev, start_time, end_time, to_copy, copied] =
             *words.first_chunk::<7>()?;
         Some(Self { state, removing_vdev, prev_indirect_vdev, start_time, end_time, to_copy, copied })
+    }
+}
+
+impl RemovingPhys {
+    /// The words of the entry `com.delphix:removing`.
+    pub fn to_words(&self) -> Vec<u64> {
+        let head = [self.state, self.removing_vdev, self.prev_indirect_vdev];
+        [&head[..], &[self.start_time, self.end_time, self.to_copy, self.copied]].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive() {
+        let words: Vec<u64> = (1..=24).collect();
+        assert_eq!(ScanPhys::from_words(&words).to_words(), words);
+        assert_eq!(RemovingPhys::from_words(&words[..7]).unwrap().to_words(), words[..7]);
     }
 }

@@ -8,8 +8,10 @@ use crate::blkptr::{BLKPTR_SIZE, BlkPtr};
 use crate::error::{DecodeError, Result};
 use crate::read::{Endian, Reader};
 
+pub use encode::{LR_WRITE_SIZE, encode_block, next_sum};
 pub use record::{Attrs, Create, Record, RecordBody, Rename, SetAttr, Whiteout, Write, tx_name};
 
+mod encode;
 mod record;
 
 /// Bytes of the chain structure in a block: padding, next pointer, bytes used, and the embedded checksum.

@@ -4,6 +4,7 @@
 use crate::acl::ZnodeAcl;
 use crate::error::Result;
 use crate::read::{Endian, Reader};
+use crate::write::Writer;
 
 /// Bytes of an old znode; symlink targets and scan stamps follow it in the bonus buffer.
 pub const ZNODE_PHYS_SIZE: usize = 264;
@@ -77,6 +78,11 @@ impl ZfsTime {
     pub fn read(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Self { sec: r.u64()? as i64, nsec: r.u64()? })
     }
+
+    /// The two words.
+    pub const fn words(self) -> [u64; 2] {
+        [self.sec as u64, self.nsec]
+    }
 }
 
 /// An old znode, decoded.
@@ -146,6 +152,19 @@ impl ZnodePhys {
     }
 }
 
+impl ZnodePhys {
+    /// Encodes the 264 bytes.
+    pub fn encode(&self, endian: Endian) -> Result<Vec<u8>> {
+        let mut w = Writer::new(endian, "znode", ZNODE_PHYS_SIZE);
+        for t in [self.atime, self.mtime, self.ctime, self.crtime] {
+            w.u64s(&t.words());
+        }
+        w.u64s(&[self.gen_, self.mode, self.size, self.parent, self.links, self.xattr, self.rdev, self.flags]);
+        w.u64s(&[self.uid, self.gid, self.zap]).zeros(24).bytes(&self.acl.encode(endian)?);
+        Ok(w.finish())
+    }
+}
+
 /// A directory entry's value: object number and type in one word (`ZFS_DIRENT_OBJ`, `ZFS_DIRENT_TYPE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dirent {
@@ -159,6 +178,13 @@ impl Dirent {
     /// Splits the value of a directory's ZAP entry.
     pub const fn decode(value: u64) -> Self {
         Self { object: value & ((1 << 48) - 1), dtype: (value >> 60) as u8 }
+    }
+}
+
+impl Dirent {
+    /// The value of a directory's ZAP entry (`ZFS_DIRENT_MAKE`).
+    pub const fn encode(self) -> u64 {
+        (self.object & ((1 << 48) - 1)) | (self.dtype as u64) << 60
     }
 }
 
@@ -178,6 +204,13 @@ impl Fuid {
     }
 }
 
+impl Fuid {
+    /// The stored form (`FUID_ENCODE`).
+    pub const fn encode(self) -> u64 {
+        (self.domain as u64) << 32 | self.rid as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +225,11 @@ mod tests {
                         let at = |o: usize| e.u64(buf[o..o + 8].try_into().unwrap());
                         prop_assert_eq!((z.gen_, z.mode, z.flags, z.gid), (at(64), at(72), at(120), at(136)));
                         prop_assert_eq!(z.acl.extern_obj, at(176));
+                        if let Ok(back) = z.encode(e) {
+                            prop_assert_eq!(back.len(), ZNODE_PHYS_SIZE);
+                            prop_assert_eq!((&back[..152], &back[192..]), (&buf[..152], &buf[192..ZNODE_PHYS_SIZE]));
+                            prop_assert_eq!(ZnodePhys::decode(&back, e).unwrap(), z);
+                        }
                     }
                     Err(_) => prop_assert!(buf.len() < ZNODE_PHYS_SIZE),
                 }
@@ -202,6 +240,10 @@ mod tests {
     #[test]
     fn directory_entries_and_fuids() {
         assert_eq!(Dirent::decode((4 << 60) | (0xfff << 48) | 77), Dirent { object: 77, dtype: 4 });
+        assert_eq!(
+            (Dirent { object: 77, dtype: 4 }.encode(), Fuid { domain: 3, rid: 9 }.encode()),
+            (4 << 60 | 77, 3 << 32 | 9)
+        );
         assert_eq!(Fuid::decode((3 << 32) | 1001), Fuid { domain: 3, rid: 1001 });
     }
 }
