@@ -42,85 +42,44 @@ fn put_pair(w: &mut Writer, name: &str, value: &NvValue) {
     w.bytes(&p.finish());
 }
 
+fn cat<T: Copy, const N: usize>(items: &[T], one: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    items.iter().flat_map(|i| one(*i)).collect()
+}
+
 fn put_value(w: &mut Writer, value: &NvValue) {
     use NvValue as V;
-    let nvlist_t = |w: &mut Writer, l: &NvList| {
-        w.u32(0).u32(l.flags).zeros(NVLIST_T - 8);
-    };
-    match value {
-        V::Boolean => {}
-        V::Byte(v) | V::Uint8(v) => {
-            w.u8(*v);
-        }
-        V::Int8(v) => {
-            w.u8(*v as u8);
-        }
-        V::Int16(v) => {
-            w.u16(*v as u16);
-        }
-        V::Uint16(v) => {
-            w.u16(*v);
-        }
-        V::Int32(v) => {
-            w.u32(*v as u32);
-        }
-        V::Uint32(v) => {
-            w.u32(*v);
-        }
-        V::Int64(v) | V::Hrtime(v) => {
-            w.u64(*v as u64);
-        }
-        V::Uint64(v) => {
-            w.u64(*v);
-        }
-        V::Double(v) => {
-            w.u64(v.to_bits());
-        }
-        V::BooleanValue(v) => {
-            w.u32((*v).into());
-        }
-        V::String(s) => {
-            w.bytes(s.as_bytes()).u8(0);
-        }
-        V::ByteArray(v) | V::Uint8Array(v) => {
-            w.bytes(v);
-        }
-        V::Int8Array(v) => v.iter().for_each(|x| {
-            w.u8(*x as u8);
-        }),
-        V::Int16Array(v) => v.iter().for_each(|x| {
-            w.u16(*x as u16);
-        }),
-        V::Uint16Array(v) => v.iter().for_each(|x| {
-            w.u16(*x);
-        }),
-        V::Int32Array(v) => v.iter().for_each(|x| {
-            w.u32(*x as u32);
-        }),
-        V::Uint32Array(v) => v.iter().for_each(|x| {
-            w.u32(*x);
-        }),
-        V::Int64Array(v) => v.iter().for_each(|x| {
-            w.u64(*x as u64);
-        }),
-        V::Uint64Array(v) => {
-            w.u64s(v);
-        }
-        V::BooleanArray(v) => v.iter().for_each(|x| {
-            w.u32((*x).into());
-        }),
+    let e = w.endian();
+    let nvlist_t = |l: &NvList| [&e.put_u32(0)[..], &e.put_u32(l.flags), &[0; NVLIST_T - 8]].concat();
+    let bytes = match value {
+        V::Boolean => Vec::new(),
+        V::Byte(v) | V::Uint8(v) => vec![*v],
+        V::Int8(v) => vec![*v as u8],
+        V::Int16(v) => e.put_u16(*v as u16).to_vec(),
+        V::Uint16(v) => e.put_u16(*v).to_vec(),
+        V::Int32(v) => e.put_u32(*v as u32).to_vec(),
+        V::Uint32(v) => e.put_u32(*v).to_vec(),
+        V::Int64(v) | V::Hrtime(v) => e.put_u64(*v as u64).to_vec(),
+        V::Uint64(v) => e.put_u64(*v).to_vec(),
+        V::Double(v) => e.put_u64(v.to_bits()).to_vec(),
+        V::BooleanValue(v) => e.put_u32((*v).into()).to_vec(),
+        V::String(s) => [s.as_bytes(), &[0]].concat(),
+        V::ByteArray(v) | V::Uint8Array(v) => v.clone(),
+        V::Int8Array(v) => cat(v, |x| [x as u8]),
+        V::Int16Array(v) => cat(v, |x| e.put_u16(x as u16)),
+        V::Uint16Array(v) => cat(v, |x| e.put_u16(x)),
+        V::Int32Array(v) => cat(v, |x| e.put_u32(x as u32)),
+        V::Uint32Array(v) => cat(v, |x| e.put_u32(x)),
+        V::Int64Array(v) => cat(v, |x| e.put_u64(x as u64)),
+        V::Uint64Array(v) => cat(v, |x| e.put_u64(x)),
+        V::BooleanArray(v) => cat(v, |x| e.put_u32(x.into())),
         V::StringArray(v) => {
-            w.zeros(8 * v.len());
-            v.iter().for_each(|s| {
-                w.bytes(s.as_bytes()).u8(0);
-            });
+            let strings = v.iter().flat_map(|s| [s.as_bytes(), &[0]].concat());
+            [vec![0; 8 * v.len()], strings.collect()].concat()
         }
-        V::NvList(l) => nvlist_t(w, l),
-        V::NvListArray(v) => {
-            w.zeros(8 * v.len());
-            v.iter().for_each(|l| nvlist_t(w, l));
-        }
-    }
+        V::NvList(l) => nvlist_t(l),
+        V::NvListArray(v) => [vec![0; 8 * v.len()], v.iter().flat_map(nvlist_t).collect()].concat(),
+    };
+    w.bytes(&bytes);
 }
 
 /// Decodes a packed native list (its 4-byte header included).

@@ -162,7 +162,7 @@ impl<'a> LeafMut<'a> {
         self.buf.get(at).copied().ok_or_else(|| self.err(at, "outside of the block"))
     }
 
-    fn expect(&self, index: u16, kind: u8) -> Result<usize> {
+    fn typed(&self, index: u16, kind: u8) -> Result<usize> {
         let at = self.chunk_at(index)?;
         if self.chunk_type(index)? == kind { Ok(at) } else { Err(self.err(at, "a link to a chunk of another kind")) }
     }
@@ -195,7 +195,7 @@ impl<'a> LeafMut<'a> {
 
     fn alloc(&mut self) -> Result<u16> {
         let chunk = self.get16(AT_FREELIST)?;
-        let at = self.expect(chunk, CHUNK_FREE)?;
+        let at = self.typed(chunk, CHUNK_FREE)?;
         let next = self.get16(at + A_NEXT)?;
         let nfree =
             self.nfree()?.checked_sub(1).ok_or_else(|| self.err(AT_NFREE, "the count of free chunks is wrong"))?;
@@ -223,7 +223,7 @@ impl<'a> LeafMut<'a> {
     fn array_links(&self, first: u16) -> Result<Vec<u16>> {
         let (mut out, mut next) = (Vec::new(), first);
         while next != CHAIN_END {
-            let at = self.expect(next, CHUNK_ARRAY)?;
+            let at = self.typed(next, CHUNK_ARRAY)?;
             if out.len() >= usize::from(self.nchunks) {
                 return Err(self.err(at, "the chain loops"));
             }
@@ -260,14 +260,14 @@ impl<'a> LeafMut<'a> {
 
     /// Puts an entry chunk into its chain, before the first of a greater differentiator.
     fn link_entry(&mut self, chunk: u16) -> Result<()> {
-        let at = self.expect(chunk, CHUNK_ENTRY)?;
+        let at = self.typed(chunk, CHUNK_ENTRY)?;
         let (hash, cd) = (self.entry_hash(at)?, self.entry_cd(at)?);
         let mut link = self.head_at(hash)?;
         for _ in 0..=self.nchunks {
             let next = self.get16(link)?;
             let behind = match next {
                 CHAIN_END => true,
-                n => self.entry_cd(self.expect(n, CHUNK_ENTRY)?)? > cd,
+                n => self.entry_cd(self.typed(n, CHUNK_ENTRY)?)? > cd,
             };
             if behind {
                 self.set16(at + E_NEXT, next)?;
@@ -286,7 +286,7 @@ impl<'a> LeafMut<'a> {
             if chunk == CHAIN_END {
                 return Ok(None);
             }
-            let at = self.expect(chunk, CHUNK_ENTRY)?;
+            let at = self.typed(chunk, CHUNK_ENTRY)?;
             if self.entry_hash(at)? == hash && self.entry_cd(at)? == cd {
                 return Ok(Some((link, chunk)));
             }
@@ -467,7 +467,7 @@ impl<'a> LeafMut<'a> {
         };
         let (mut free, mut next) = (0u16, self.get16(AT_FREELIST)?);
         while self.nfree()? != 0 && next != CHAIN_END {
-            let at = self.expect(next, CHUNK_FREE)?;
+            let at = self.typed(next, CHUNK_FREE)?;
             take(next)?;
             free += 1;
             next = self.get16(at + A_NEXT)?;
@@ -481,7 +481,7 @@ impl<'a> LeafMut<'a> {
             let mut next = self.get16(2 * CHUNK_SIZE + 2 * slot)?;
             let mut last_cd = 0;
             while next != CHAIN_END {
-                let at = self.expect(next, CHUNK_ENTRY)?;
+                let at = self.typed(next, CHUNK_ENTRY)?;
                 take(next)?;
                 let (hash, cd) = (self.entry_hash(at)?, self.entry_cd(at)?);
                 let here = self.head_at(hash)? == 2 * CHUNK_SIZE + 2 * slot;
