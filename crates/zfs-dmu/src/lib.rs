@@ -13,7 +13,6 @@
 //!
 //! Bytes of blocks are hostile even when their checksum matches: all decoding is done by `zfs-phys`, and walks here
 //! are bounded by levels, table sizes or visited sets rather than by what the disk says.
-#![allow(dead_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod bpobj;
@@ -25,9 +24,11 @@ mod liveset;
 pub mod objset;
 mod offset;
 pub mod owner;
+pub mod policy;
 mod prefetch;
 pub mod sa;
 pub mod spacemap;
+mod sync;
 pub mod traverse;
 mod tree;
 pub mod txg;
@@ -36,7 +37,7 @@ pub mod zil;
 
 pub use ctx::Key;
 pub use dnode::{Bonus, Dnode, PhysRef, Seek};
-pub use live::{TO_END, bonus_room};
+pub use live::TO_END;
 pub use liveset::{INDIRECT_SHIFT, ObjectSpec};
 pub use objset::Objset;
 pub use owner::{BlockKind, ObjsetOwner};

@@ -13,10 +13,11 @@
 
 use crate::dnode::{Dnode, Seek, copy_padded};
 use crate::liveset::LiveObjset;
+use crate::sync::Work;
 use crate::tree::Tree;
 use crate::txg::Tx;
 use crate::zap::ZapShared;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -26,7 +27,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use zfs_phys::BlkPtr;
 use zfs_phys::Endian;
 use zfs_phys::blkptr::BLKPTR_SIZE;
-use zfs_phys::dnode::{DNODE_CORE_SIZE, DNODE_SIZE, DnodePhys};
+use zfs_phys::dnode::DnodePhys;
 use zfs_phys::enums::{ByteswapKind, DmuObjectType};
 use zfs_zio::{Buf, Error, ErrorKind, Result};
 
@@ -83,10 +84,6 @@ impl Ranges {
         if self.contains(from) { Some(from) } else { self.0.range(from..).next().map(|(s, _)| *s) }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(s, e)| (*s, *e))
     }
@@ -106,15 +103,12 @@ pub(crate) struct Change {
     pub(crate) spill_dirty: bool,
     pub(crate) blocksize: Option<u32>,
     pub(crate) checksum: Option<u8>,
+    pub(crate) object_type: Option<DmuObjectType>,
     pub(crate) compress: Option<u8>,
-    /// The object was allocated in this txg.
-    pub(crate) allocated: bool,
     /// The object is freed in this txg.
     pub(crate) freed: bool,
     /// The descriptor has to be written (again).
     pub(crate) dirty: bool,
-    /// Indirect blocks that earlier passes of this sync wrote.
-    pub(crate) written: BTreeMap<(u8, u64), Arc<Vec<BlkPtr>>>,
 }
 
 pub(crate) struct State {
@@ -180,10 +174,6 @@ impl Live {
         self.changed.load(Relaxed)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// What the changes say of a block: its bytes, that it is a hole, or nothing.
     pub(crate) fn changed_block(&self, blkid: u64) -> Option<Option<Buf>> {
         if !self.changed.load(Acquire) {
@@ -212,6 +202,34 @@ impl Live {
         ends.max().unwrap_or(at + 1).min(block.unwrap_or(u64::MAX))
     }
 
+    /// Takes what is to be written for a txg; nothing when that is all done. Blocks keep answering reads.
+    pub(crate) fn take_work(&self, txg: u64) -> Option<Work> {
+        let mut state = self.state.lock();
+        let change = state.changes.get_mut(&txg).filter(|c| c.dirty)?;
+        change.dirty = false;
+        let mut blocks = Vec::new();
+        for (blkid, block) in &mut change.blocks {
+            if std::mem::take(&mut block.dirty) {
+                blocks.push((*blkid, block.buf.clone()));
+            }
+        }
+        let frees = std::mem::take(&mut change.frees);
+        for (start, end) in frees.iter() {
+            change.freeing.add(start, end);
+        }
+        let spill = if std::mem::take(&mut change.spill_dirty) { change.spill.clone() } else { None };
+        Some(Work {
+            blocks,
+            frees,
+            bonus: change.bonus.take(),
+            spill,
+            blocksize: change.blocksize.take(),
+            checksum: change.checksum.take(),
+            compress: change.compress.take(),
+            freed: change.freed,
+        })
+    }
+
     /// Puts the tree of a finished sync in the place of the old one.
     pub(crate) fn replace_tree(&self, txg: u64, tree: Tree) {
         let phys = tree.phys.clone();
@@ -238,12 +256,9 @@ impl Live {
         }
     }
 
-    /// Marks a fresh object as allocated in the txg of `tx`.
-    pub(crate) fn set_allocated(&self, tx: &Tx) {
-        self.change(tx, |_, change| {
-            change.allocated = true;
-            change.dirty = true;
-        });
+    /// Has the descriptor written in the txg of `tx`.
+    pub(crate) fn touch(&self, tx: &Tx) {
+        self.change(tx, |_, _| ());
     }
 
     /// Changes the object: `f` is given the descriptor with all changes and the change to note it in.
@@ -305,12 +320,6 @@ fn open_max(open: &mut Arc<DnodePhys>, blkid: u64) {
     if open.maxblkid < blkid {
         Arc::make_mut(open).maxblkid = blkid;
     }
-}
-
-/// Most bytes of bonus in a dnode of that many slots, beside `nblkptr` pointers and a spill pointer.
-pub fn bonus_room(slots: usize, nblkptr: u8, spill: bool) -> usize {
-    let fixed = DNODE_CORE_SIZE + (usize::from(nblkptr) + usize::from(spill)) * BLKPTR_SIZE;
-    (slots * DNODE_SIZE).saturating_sub(fixed)
 }
 
 /// Brings the bytes of a block of the other byte order into the machine's, so that it can be modified.
@@ -470,7 +479,7 @@ impl Dnode {
     pub fn set_bonus(&self, tx: &Tx, bonustype: DmuObjectType, bytes: &[u8]) -> Result<()> {
         let live = self.writable()?;
         let phys = self.phys();
-        if bytes.len() > bonus_room(phys.slots(), phys.nblkptr, phys.spill.is_some()) {
+        if bytes.len() > phys.max_bonus() {
             return Err(self.at(Error::invalid("a bonus that does not fit its dnode")));
         }
         live.change(tx, |open, change| {
@@ -492,7 +501,7 @@ impl Dnode {
             let open = Arc::make_mut(open);
             let before = open.bonus.clone();
             let done = f(&mut open.bonus);
-            if open.bonus.len() > bonus_room(open.slots(), open.nblkptr, open.spill.is_some()) {
+            if open.bonus.len() > open.max_bonus() {
                 open.bonus = before;
                 return Err(self.at(Error::invalid("a bonus that does not fit its dnode")));
             }
@@ -505,7 +514,7 @@ impl Dnode {
     pub fn set_spill(&self, tx: &Tx, bytes: Option<&[u8]>) -> Result<()> {
         let live = self.writable()?;
         let phys = self.phys();
-        if bytes.is_some() && phys.bonus.len() > bonus_room(phys.slots(), phys.nblkptr, true) {
+        if bytes.is_some() && phys.spill.is_none() && phys.bonus.len() + BLKPTR_SIZE > phys.max_bonus() {
             return Err(self.at(Error::invalid("a spill block beside a bonus that leaves no room for its pointer")));
         }
         let buf = bytes.map(|b| {
@@ -544,6 +553,15 @@ impl Dnode {
             copy_padded(&old, &mut bytes);
             self.write_block(tx, 0, bytes.into())?;
         }
+        Ok(())
+    }
+
+    /// Changes the type of the contents, as giving an object of the dataset layer a table of fields does.
+    pub fn set_object_type(&self, tx: &Tx, ty: DmuObjectType) -> Result<()> {
+        self.writable()?.change(tx, |open, change| {
+            Arc::make_mut(open).object_type = ty;
+            change.object_type = Some(ty);
+        });
         Ok(())
     }
 

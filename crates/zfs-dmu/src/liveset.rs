@@ -13,7 +13,7 @@ use crate::owner::ObjsetOwner;
 use crate::txg::Tx;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DNODE_CORE_SIZE, DNODE_FLAG_USED_BYTES, DNODE_MAX_SLOTS, DNODE_SIZE, DnodePhys};
@@ -227,7 +227,7 @@ impl LiveObjset {
 }
 
 impl Objset {
-    fn live_set(&self) -> Result<&Arc<LiveObjset>> {
+    pub(crate) fn live_set(&self) -> Result<&Arc<LiveObjset>> {
         let fail = || Error::new(ErrorKind::ReadOnly, "changing an object set").at(&Zbookmark::root(self.id()));
         self.live.as_ref().ok_or_else(fail)
     }
@@ -282,7 +282,7 @@ impl Objset {
     fn start_object(&self, live: &Arc<LiveObjset>, tx: &Tx, object: u64, phys: DnodePhys) -> Result<Arc<Dnode>> {
         let node = live.publish(live_node(&self.ctx, live, object, phys));
         if let Some(l) = node.live() {
-            l.set_allocated(tx);
+            l.touch(tx);
         }
         Ok(self.remember(node))
     }
@@ -361,16 +361,5 @@ impl Objset {
     pub fn set_flags(&self, tx: &Tx, flags: u64) -> Result<()> {
         self.live_set()?.set_flags(tx, flags);
         Ok(())
-    }
-
-    pub(crate) fn header_size(&self) -> u64 {
-        self.live.as_ref().map_or(0, |l| l.header_size.load(Relaxed))
-    }
-
-    /// Writes what is dirty in the txg of `tx` (a syncing one). Gives the pointer to the new header when there is one.
-    /// May be called again in later passes of the same txg.
-    pub fn sync(&self, tx: &Tx, pass: u32) -> Result<Option<BlkPtr>> {
-        let _ = (tx, pass);
-        Err(Error::unsupported("writing an object set"))
     }
 }

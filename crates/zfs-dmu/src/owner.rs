@@ -3,7 +3,7 @@
 use crate::txg::Tx;
 use zfs_phys::BlkPtr;
 use zfs_phys::enums::DmuObjectType;
-use zfs_zio::Result;
+use zfs_zio::{Result, WriteProps};
 
 /// Which kind of block is to be written; decides how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub trait ObjsetOwner: Send + Sync {
 
     /// A block is no longer part of the object set. Gives the bytes that come free.
     fn block_kill(&self, bp: &BlkPtr, tx: &Tx) -> Result<u64>;
+
+    /// How a block is to be written; [`crate::policy`] turns a dataset's properties into the answer.
+    fn write_props(&self, block: &BlockKind) -> WriteProps;
 
     /// Bytes a block takes of the usable space, as `dn_used` counts them.
     fn dsize(&self, bp: &BlkPtr) -> u64 {

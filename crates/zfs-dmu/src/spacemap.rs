@@ -38,7 +38,7 @@ impl SpaceMap {
         Err(Error::unsupported("changing a space map"))
     }
 
-    /// Appends segments of one kind: starts, from that of the map, and lengths, in bytes; the map's entries have units of
+    /// Appends segments of one kind: starts and ends in bytes from the start of the map; the map's entries have units of
     /// `1 << shift`. `vdev` is stored in log space maps.
     pub fn append(
         &mut self,

@@ -83,6 +83,11 @@ impl Zio {
         &self.errors
     }
 
+    /// The threads that serve it, for work of the layers above.
+    pub fn tasks(&self) -> Option<&Arc<TaskPool>> {
+        self.tasks.as_ref()
+    }
+
     /// Figures of the cache (shared by all pools that use it).
     pub fn arc_stats(&self) -> ArcStats {
         self.arc.stats()
