@@ -1,4 +1,5 @@
-//! A disk in memory with faults, for tests of everything above. Writes are durable at once.
+//! A disk in memory with faults, for tests of everything above. Writes are durable at once; the disk that loses
+//! them at a crash is [`crate::SimDisk`].
 
 use crate::device::BlockDevice;
 use parking_lot::{Mutex, RwLock};
