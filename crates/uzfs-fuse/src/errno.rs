@@ -30,6 +30,10 @@ pub const fn of(kind: ErrorKind) -> i32 {
         ErrorKind::Range => libc::ERANGE,
         ErrorKind::Loop => libc::ELOOP,
         ErrorKind::Stale => libc::ESTALE,
+        ErrorKind::Permission => libc::EPERM,
+        ErrorKind::IllegalSequence => libc::EILSEQ,
+        ErrorKind::CrossDevice => libc::EXDEV,
+        ErrorKind::TooBig => libc::EFBIG,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dedup;
 pub mod discover;
 pub mod dsl;
+pub mod dslw;
 pub mod errlog;
 pub mod features;
 pub mod history;

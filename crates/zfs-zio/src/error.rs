@@ -68,6 +68,14 @@ pub enum ErrorKind {
     Loop,
     /// The handle stands for something that is gone.
     Stale,
+    /// Forbidden by the file itself, whoever asks.
+    Permission,
+    /// A name that is not in the encoding the dataset demands.
+    IllegalSequence,
+    /// Source and target do not belong together.
+    CrossDevice,
+    /// Larger than files can be.
+    TooBig,
     /// An invariant of this software is broken.
     Bug,
 }
@@ -103,6 +111,10 @@ impl ErrorKind {
             Self::Range => "out of range",
             Self::Loop => "too many levels",
             Self::Stale => "stale handle",
+            Self::Permission => "operation not permitted",
+            Self::IllegalSequence => "illegal byte sequence",
+            Self::CrossDevice => "not on the same device",
+            Self::TooBig => "file too large",
             Self::Bug => "broken invariant",
         }
     }

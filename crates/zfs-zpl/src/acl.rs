@@ -63,6 +63,15 @@ pub fn decode(value: &[u8]) -> Result<Vec<Entry>> {
         .collect()
 }
 
+/// The mode of a file with that list: owner's and others' bits, and for the group the mask where there is one.
+pub(crate) fn mode_of(acl: &[Entry], mode: u32) -> u32 {
+    let perm = |who: Who| acl.iter().find(|e| e.who == who).map(|e| u32::from(e.perm));
+    let user = perm(Who::Owner).unwrap_or(mode >> 6 & 7);
+    let group = perm(Who::Mask).or(perm(Who::OwningGroup)).unwrap_or(mode >> 3 & 7);
+    let other = perm(Who::Other).unwrap_or(mode & 7);
+    (mode & !0o777) | user << 6 | group << 3 | other
+}
+
 /// A caller.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cred {

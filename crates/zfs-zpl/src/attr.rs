@@ -223,6 +223,8 @@ pub struct MountOptions {
     pub acltype: AclType,
     /// Whether `user.` attributes exist (`xattr` is not `off`).
     pub xattr: bool,
+    /// Whether attributes that are set are kept with the file (`xattr` is `sa`).
+    pub xattr_sa: bool,
     /// `recordsize`, bytes: the unit of [`crate::Statfs`].
     pub recordsize: u32,
     /// Whether names can be longer than 255 bytes (`longname`).
@@ -231,6 +233,8 @@ pub struct MountOptions {
     pub snapshot: bool,
     /// Tells the space figures of the dataset at this moment.
     pub space: Arc<dyn Fn() -> SpaceFigures + Send + Sync>,
+    /// Slots of 512 bytes that new files get (`dnodesize`).
+    pub dnode_slots: u8,
     /// Most files whose attributes are kept decoded.
     pub cached_files: usize,
 }
@@ -241,10 +245,12 @@ impl Default for MountOptions {
             snapdir_visible: false,
             acltype: AclType::Off,
             xattr: true,
+            xattr_sa: true,
             recordsize: 128 << 10,
             longname: false,
             snapshot: false,
             space: Arc::new(SpaceFigures::default),
+            dnode_slots: 1,
             cached_files: 16384,
         }
     }

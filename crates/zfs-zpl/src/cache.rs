@@ -1,6 +1,6 @@
 //! Recently used files, decoded: object number to [`Znode`].
 //!
-//! A mounted dataset never changes under a reader, so entries need no invalidation; the cache only bounds memory.
+//! What changes a file takes its entry out, under the file's lock; the next reader decodes it again.
 //! Sixteen shards keep parallel readers apart; each evicts by second chance. A shard's lock is a leaf and is never
 //! held while anything is read: two threads that miss together both decode, and the first to insert wins.
 
@@ -15,6 +15,7 @@ const SHARDS: usize = 16;
 struct Shard {
     entries: HashMap<u64, (Arc<Znode>, bool)>,
     order: VecDeque<u64>,
+    changes: u64,
 }
 
 /// The cache.
@@ -42,10 +43,27 @@ impl ZnodeCache {
         Some(znode.clone())
     }
 
-    /// Puts a file in; gives back the one that counts.
-    pub(crate) fn put(&self, object: u64, znode: Arc<Znode>) -> Arc<Znode> {
+    /// Takes a file out, because it changed. What is being decoded meanwhile is not put in.
+    pub(crate) fn remove(&self, object: u64) {
+        if let Some(shard) = self.shard(object) {
+            let mut shard = shard.lock();
+            shard.entries.remove(&object);
+            shard.changes += 1;
+        }
+    }
+
+    /// How often files that share a shard with this one changed; to be asked before one is read.
+    pub(crate) fn changes(&self, object: u64) -> u64 {
+        self.shard(object).map_or(0, |shard| shard.lock().changes)
+    }
+
+    /// Puts a file in that was read since [`ZnodeCache::changes`] gave `changes`; gives back the one that counts.
+    pub(crate) fn put(&self, object: u64, znode: Arc<Znode>, changes: u64) -> Arc<Znode> {
         let Some(shard) = self.shard(object) else { return znode };
         let mut shard = shard.lock();
+        if shard.changes != changes {
+            return znode;
+        }
         if let Some((first, _)) = shard.entries.get(&object) {
             return first.clone();
         }

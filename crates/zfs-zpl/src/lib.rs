@@ -4,7 +4,8 @@
 //! shows it. A [`Zfs`] is one dataset or snapshot; a [`Vfs`] is what a mount serves: a dataset with its `.zfs`.
 //!
 //! Life cycle: [`Zfs::mount`] reads the master node once; files are decoded on first use ([`znode`]) and kept in a
-//! bounded cache. The dataset does not change under a mount, so nothing is ever invalidated.
+//! bounded cache. A read-only dataset does not change under a mount; a writable one ([`write`]) takes what it changed
+//! out of the cache.
 //!
 //! Absent on purpose: dataset names and properties (the caller passes what matters in [`MountOptions`]), error
 //! numbers and wire formats (front ends), caching of file data (the ARC below, the kernel's page cache above).
@@ -15,6 +16,8 @@ pub mod attr;
 mod cache;
 mod statfs;
 mod vfs;
+mod vfs_write;
+pub mod write;
 mod xattr;
 mod zfs;
 pub mod znode;
@@ -25,5 +28,6 @@ pub use vfs::{
     CTL_NAME, ControlDir, EnterHook, Fid, INO_CTL_ROOT, INO_SNAPDIR, INO_SNAPDIRS, ListSnapshots, OpenFile,
     OpenSnapshot, SnapshotEntry, Vfs,
 };
+pub use write::{Allocate, NewFile, RenameFlags, SetAttr, XattrMode};
 pub use zfs::{CaseSensitivity, Slice, StoredEntry, Zfs};
 pub use zfs_dmu::Seek;

@@ -10,7 +10,7 @@
 //! All methods take `&self`, may be called from any number of threads, and block until the data is there. The only
 //! lock is the list of trees, a leaf, never held while anything is read.
 //!
-//! Everything here reads. Operations that change files take the same [`NodeId`]s and will live beside these.
+//! Everything here reads. Operations that change files take the same [`NodeId`]s and live in `vfs_write`.
 //! Rejected alternative: a trait with an implementation per kind of node (`.zfs`, snapshot, dataset). Front ends need
 //! one object per mount that routes anyway, and a trait with one implementor only hides where a call goes.
 
@@ -137,6 +137,11 @@ impl Vfs {
             Place::File(zfs, object) => Ok((zfs, object)),
             Place::CtlRoot | Place::SnapDir => Err(Error::new(ErrorKind::IsDir, "control directory")),
         }
+    }
+
+    /// Whether there is a `.zfs`.
+    pub(crate) fn has_control(&self) -> bool {
+        self.control.is_some()
     }
 
     fn control(&self) -> Result<&ControlDir> {
@@ -446,22 +451,29 @@ impl Vfs {
 impl OpenFile {
     /// As [`Vfs::read`].
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<Slice>> {
-        self.zfs.read(&self.znode, offset, len)
+        let _unchanged = self.zfs.lock_shared(self.znode.dnode().object());
+        self.zfs.read(&*self.current()?, offset, len)
     }
 
     /// Reads into the caller's memory; gives the number of bytes, short only at the end of the file.
     pub fn read_into(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.zfs.read_into(&self.znode, offset, buf)
+        let _unchanged = self.zfs.lock_shared(self.znode.dnode().object());
+        self.zfs.read_into(&*self.current()?, offset, buf)
     }
 
     /// As [`Vfs::seek`].
     pub fn seek(&self, offset: u64, what: Seek) -> Result<u64> {
-        self.zfs.seek(&self.znode, offset, what)
+        self.zfs.seek(&*self.current()?, offset, what)
     }
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
-        self.znode.size()
+        self.current().map_or(0, |znode| znode.size())
+    }
+
+    /// The file as it is now: one that can change is decoded anew after each change.
+    fn current(&self) -> Result<Arc<Znode>> {
+        if self.zfs.is_writable() { self.zfs.znode(self.znode.dnode().object()) } else { Ok(self.znode.clone()) }
     }
 }
 

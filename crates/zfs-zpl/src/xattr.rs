@@ -21,7 +21,7 @@ const MAX_VALUE: u64 = 64 << 20;
 
 /// Where a name belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Space {
+pub(crate) enum Space {
     User,
     Trusted,
     Security,
@@ -31,7 +31,7 @@ enum Space {
     Hidden,
 }
 
-fn space_of(stored: &[u8]) -> Space {
+pub(crate) fn space_of(stored: &[u8]) -> Space {
     match stored {
         n if n.starts_with(USER) => Space::User,
         n if n.starts_with(TRUSTED) => Space::Trusted,
@@ -99,14 +99,14 @@ impl Zfs {
     }
 
     /// The list kept with the file itself.
-    fn kept_with(&self, znode: &Znode) -> Result<Option<NvList>> {
+    pub(crate) fn kept_with(&self, znode: &Znode) -> Result<Option<NvList>> {
         match znode.packed_xattrs(self.registry())? {
             Some(packed) => Ok(Some(NvList::decode(&packed)?)),
             None => Ok(None),
         }
     }
 
-    fn stored_value(&self, znode: &Znode, stored: &[u8]) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn stored_value(&self, znode: &Znode, stored: &[u8]) -> Result<Option<Vec<u8>>> {
         if stored.is_empty() {
             return Ok(None);
         }
@@ -122,7 +122,7 @@ impl Zfs {
         if znode.xattr_dir() == 0 {
             return Ok(None);
         }
-        match self.lookup(znode.xattr_dir(), stored, CaseMode::Exact) {
+        match self.lookup_locked(znode.xattr_dir(), stored, CaseMode::Exact) {
             Ok(object) => self.whole_file(object).map(Some),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NameTooLong) => Ok(None),
             Err(e) => Err(e),

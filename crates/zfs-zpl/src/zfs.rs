@@ -7,6 +7,7 @@
 use crate::attr::{AclType, Attr, CaseMode, FileKind, MountOptions};
 use crate::cache::ZnodeCache;
 use crate::vfs::INO_SNAPDIRS;
+use crate::write::Writer;
 use crate::znode::Znode;
 use std::sync::Arc;
 use zfs_dmu::sa::SaRegistry;
@@ -89,8 +90,9 @@ pub struct Zfs {
     options: MountOptions,
     master: Master,
     registry: Arc<SaRegistry>,
-    cache: ZnodeCache,
+    pub(crate) cache: ZnodeCache,
     zeros: Buf,
+    pub(crate) writer: Option<Writer>,
 }
 
 impl std::fmt::Debug for Zfs {
@@ -136,13 +138,41 @@ impl Zfs {
     /// Mounts an objset. Fails with [`ErrorKind::Unsupported`] on a newer file system version, and with
     /// [`ErrorKind::KeyUnavailable`] when the dataset is encrypted and was opened without its key.
     pub fn mount(objset: Arc<Objset>, options: MountOptions) -> Result<Arc<Self>> {
+        Self::mount_with(objset, options, None)
+    }
+
+    /// Mounts an objset that was opened for writing, so that files can be changed. Fails as [`Zfs::mount`] does, and with
+    /// [`ErrorKind::Unsupported`] for file systems whose files keep their attributes in the old form.
+    pub fn mount_writable(objset: Arc<Objset>, options: MountOptions, writer: Writer) -> Result<Arc<Self>> {
+        let zfs = Self::mount_with(objset, options, Some(writer))?;
+        if zfs.version() < 5 {
+            return Err(Error::unsupported(format!("writing to a file system of version {}", zfs.version())));
+        }
+        Ok(zfs)
+    }
+
+    fn mount_with(objset: Arc<Objset>, options: MountOptions, writer: Option<Writer>) -> Result<Arc<Self>> {
         let master = Master::load(&objset).map_err(|e| e.context("mounting"))?;
         let registry = Arc::new(SaRegistry::load(&objset).map_err(|e| e.context("mounting"))?);
         let cache = ZnodeCache::new(options.cached_files);
-        let zfs = Self { objset, options, master, registry, cache, zeros: Buf::zeroed(128 << 10) };
+        let zfs = Self { objset, options, master, registry, cache, zeros: Buf::zeroed(128 << 10), writer };
         let root = zfs.znode(zfs.root()).map_err(|e| e.context("reading the root directory"))?;
         root.require_dir()?;
         Ok(Arc::new(zfs))
+    }
+
+    /// A file system that is being made: it has no root yet.
+    pub(crate) fn unfinished(
+        objset: Arc<Objset>,
+        registry: Arc<SaRegistry>,
+        normflags: u64,
+        options: MountOptions,
+        writer: Writer,
+    ) -> Self {
+        let case = CaseSensitivity::Sensitive;
+        let master = Master { root: 0, version: ZPL_VERSION, case, normflags, utf8only: false, unlinked_set: 0 };
+        let cache = ZnodeCache::new(options.cached_files);
+        Self { objset, options, master, registry, cache, zeros: Buf::zeroed(512), writer: Some(writer) }
     }
 
     /// Object number of the root directory.
@@ -201,9 +231,10 @@ impl Zfs {
         if let Some(hit) = self.cache.get(object) {
             return Ok(hit);
         }
+        let changes = self.cache.changes(object);
         let dnode = self.objset.dnode(object)?;
         let znode = Arc::new(Znode::load(dnode, &self.registry)?);
-        Ok(self.cache.put(object, znode))
+        Ok(self.cache.put(object, znode, changes))
     }
 
     /// The inode number under which an object is shown.
@@ -226,7 +257,7 @@ impl Zfs {
     }
 
     /// How names of this dataset are looked up; nothing when they are compared byte by byte.
-    fn norm_mode(&self, case: CaseMode) -> Option<MatchMode> {
+    pub(crate) fn norm_mode(&self, case: CaseMode) -> Option<MatchMode> {
         if self.master.normflags == 0 {
             return None;
         }
@@ -240,6 +271,12 @@ impl Zfs {
 
     /// Finds `name` in a directory; gives the object number.
     pub fn lookup(&self, dir: u64, name: &[u8], case: CaseMode) -> Result<u64> {
+        let _unchanged = self.lock_shared(dir);
+        self.lookup_locked(dir, name, case)
+    }
+
+    /// [`Zfs::lookup`] for who holds a lock of the directory.
+    pub(crate) fn lookup_locked(&self, dir: u64, name: &[u8], case: CaseMode) -> Result<u64> {
         let znode = self.znode(dir)?;
         znode.require_dir()?;
         match name {
@@ -264,6 +301,7 @@ impl Zfs {
     /// Lists the entries that a directory stores, from `cookie`: 3 for the start, else as handed out. Names that no
     /// operating system can show are left out.
     pub fn readdir(&self, dir: u64, cookie: u64, emit: &mut dyn FnMut(&StoredEntry<'_>) -> bool) -> Result<()> {
+        let _unchanged = self.lock_shared(dir);
         let znode = self.znode(dir)?;
         znode.require_dir()?;
         let zap = Zap::open_dnode(&self.objset, znode.dnode().clone())?;

@@ -50,6 +50,7 @@ impl Engine {
                 _ => AclType::Off,
             },
             xattr: xattr != 0,
+            xattr_sa: xattr == 2,
             recordsize: u32::try_from(number(dataset, "recordsize", 128 << 10)?).unwrap_or(128 << 10),
             longname: number(dataset, "longname", 0)? != 0,
             snapshot: dataset.is_snapshot(),

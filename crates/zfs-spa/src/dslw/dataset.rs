@@ -1,0 +1,253 @@
+//! A dataset's sums, and what becomes of each block born or killed in it.
+
+use super::deadlist::Deadlist;
+use super::policy::Policy;
+use super::{DirState, DslPool, Sums, UsedBy, add, mosw};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use zfs_dmu::owner::{BlockKind, ObjsetOwner};
+use zfs_dmu::txg::Tx;
+use zfs_dmu::{Objset, Result};
+use zfs_phys::BlkPtr;
+use zfs_phys::Endian;
+use zfs_phys::dsl::{DS_FLAG_UNIQUE_ACCURATE, DslDatasetPhys};
+use zfs_phys::enums::{ChecksumKind, CompressKind};
+use zfs_phys::feature::Feature;
+use zfs_zio::{Error, ErrorKind, WriteProps};
+
+#[derive(Debug, Default)]
+pub(super) struct DsInner {
+    pub(super) phys: DslDatasetPhys,
+    pub(super) dirty: bool,
+    /// Space promised to it (`refreservation`), bytes.
+    pub(super) reserved: u64,
+    /// Most it may reference (`refquota`), bytes; 0 is no limit.
+    pub(super) quota: u64,
+    /// Features its blocks use, as stored.
+    pub(super) features: BTreeSet<Feature>,
+    /// Features that blocks born in this txg use for the first time.
+    pub(super) activate: BTreeSet<Feature>,
+}
+
+impl DsInner {
+    /// What of a change of unique bytes the directory notices: up to the refreservation it was charged before.
+    fn parent_delta(&self, delta: i64) -> i64 {
+        let old = self.phys.unique_bytes.max(self.reserved);
+        let new = self.phys.unique_bytes.saturating_add_signed(delta).max(self.reserved);
+        new as i64 - old as i64
+    }
+
+    fn reference(&mut self, s: Sums) -> Result<()> {
+        add(&mut self.phys.referenced_bytes, s.used, "a dataset references less than nothing")?;
+        add(&mut self.phys.compressed_bytes, s.comp, "a dataset's compressed size is negative")?;
+        add(&mut self.phys.uncompressed_bytes, s.uncomp, "a dataset's logical size is negative")?;
+        self.dirty = true;
+        Ok(())
+    }
+}
+
+/// A dataset in memory: a head or a snapshot.
+pub struct DatasetState {
+    /// Object number; also the id of its object set.
+    pub object: u64,
+    /// Its directory.
+    pub dir: Arc<DirState>,
+    pub(super) inner: Mutex<DsInner>,
+    pub(super) deadlist: Mutex<Deadlist>,
+    /// Blocks for the deadlist, from the workers of the sync under way.
+    pub(super) pending: Mutex<Vec<BlkPtr>>,
+    /// Its newest snapshot, or origin.
+    pub(super) prev: Mutex<Option<Arc<DatasetState>>>,
+    pub(super) objset: Mutex<Option<Arc<Objset>>>,
+    pub(super) policy: Mutex<Policy>,
+}
+
+impl std::fmt::Debug for DatasetState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DatasetState({})", self.object)
+    }
+}
+
+impl DatasetState {
+    /// What is stored.
+    pub fn phys(&self) -> DslDatasetPhys {
+        self.inner.lock().phys
+    }
+
+    /// Changes what is stored.
+    pub(super) fn update(&self, f: impl FnOnce(&mut DslDatasetPhys)) {
+        let mut inner = self.inner.lock();
+        f(&mut inner.phys);
+        inner.dirty = true;
+    }
+
+    pub(super) fn flush(&self, pool: &DslPool, tx: &Tx) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if inner.dirty {
+            mosw::set_bonus(&pool.mos, tx, self.object, &inner.phys.encode(Endian::NATIVE))?;
+            inner.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// A block was written for it.
+    pub(super) fn born(&self, pool: &DslPool, bp: &BlkPtr) -> Result<()> {
+        if bp.is_hole() || bp.is_redacted() {
+            return Ok(());
+        }
+        let s = Sums::of(&*pool.ops, bp);
+        let delta = {
+            let mut inner = self.inner.lock();
+            if bp.birth() <= inner.phys.prev_snap_txg {
+                return Err(Error::corrupt("a block was born before the newest snapshot"));
+            }
+            let delta = inner.parent_delta(s.used);
+            inner.reference(s)?;
+            add(&mut inner.phys.unique_bytes, s.used, "a dataset's unique space is negative")?;
+            for feature in features_of(bp) {
+                if !inner.features.contains(&feature) {
+                    inner.activate.insert(feature);
+                }
+            }
+            delta
+        };
+        self.dir.diduse_transfer(Sums { used: delta, ..s }, s.used, UsedBy::RefReserved, UsedBy::Head)
+    }
+
+    /// A block is no longer part of it. Gives the bytes that come free.
+    pub(super) fn kill(&self, pool: &DslPool, tx: &Tx, bp: &BlkPtr) -> Result<u64> {
+        if bp.is_hole() || bp.is_redacted() {
+            return Ok(0);
+        }
+        let s = Sums::of(&*pool.ops, bp);
+        let own = bp.birth() > self.inner.lock().phys.prev_snap_txg;
+        if own {
+            pool.ops.free(tx, bp)?;
+            let delta = {
+                let mut inner = self.inner.lock();
+                let delta = inner.parent_delta(-s.used);
+                add(&mut inner.phys.unique_bytes, -s.used, "a dataset's unique space is negative")?;
+                delta
+            };
+            let less = s.minus();
+            self.dir.diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
+        } else {
+            self.pending.lock().push(*bp);
+            let prev = self.prev.lock().clone().ok_or_else(|| Error::corrupt("an old block, and no snapshot"))?;
+            {
+                let mut p = prev.inner.lock();
+                if p.phys.next_snap_obj == self.object && bp.birth() > p.phys.prev_snap_txg {
+                    p.phys.unique_bytes = p.phys.unique_bytes.saturating_add(s.used as u64);
+                    p.dirty = true;
+                }
+            }
+            if bp.birth() > self.dir.origin_txg.load(Relaxed) {
+                self.dir.transfer(s.used, UsedBy::Head, UsedBy::Snap)?;
+            }
+        }
+        self.inner.lock().reference(s.minus())?;
+        Ok(s.used as u64)
+    }
+
+    /// Recounts a head's unique bytes from its deadlist, after its newest snapshot changed.
+    pub(super) fn recount_unique(&self) {
+        let prev = self.prev.lock().as_ref().map_or(0, |p| p.phys().referenced_bytes);
+        let dead = self.deadlist.lock().sums().used as u64;
+        self.update(|p| {
+            p.unique_bytes = p.referenced_bytes.saturating_sub(prev.saturating_sub(dead));
+            p.flags |= DS_FLAG_UNIQUE_ACCURATE;
+        });
+    }
+
+    /// After its blocks of a txg were written: dead blocks go to the deadlist, features that are new are counted.
+    pub(super) fn sync_done(&self, pool: &DslPool, tx: &Tx) -> Result<()> {
+        let mut dead = std::mem::take(&mut *self.pending.lock());
+        if !dead.is_empty() {
+            // The order in which workers freed them is chance; the order on disk shall not be.
+            dead.sort_unstable_by_key(|bp| (bp.birth(), bp.word));
+            self.deadlist.lock().insert(pool, tx, &dead)?;
+        }
+        let new = std::mem::take(&mut self.inner.lock().activate);
+        for feature in new {
+            self.activate(pool, tx, feature)?;
+        }
+        Ok(())
+    }
+
+    /// Marks a feature as used by this dataset, with one more use in the pool.
+    pub(super) fn activate(&self, pool: &DslPool, tx: &Tx, feature: Feature) -> Result<()> {
+        if self.inner.lock().features.insert(feature) {
+            pool.zapify(tx, self.object)?;
+            mosw::zap_add(&pool.mos, tx, self.object, feature.guid(), 0)?;
+            pool.ops.feature_add(tx, feature, 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// Larger blocks need a feature (`SPA_OLD_MAXBLOCKSIZE`).
+const SPA_OLD_MAXBLOCKSIZE: u64 = 128 << 10;
+
+/// Features that datasets with such a block are marked with.
+fn features_of(bp: &BlkPtr) -> impl Iterator<Item = Feature> {
+    let checksum = match bp.checksum_kind() {
+        Some(ChecksumKind::Sha512) => Some(Feature::Sha512),
+        Some(ChecksumKind::Skein) => Some(Feature::Skein),
+        Some(ChecksumKind::Edonr) => Some(Feature::Edonr),
+        Some(ChecksumKind::Blake3) => Some(Feature::Blake3),
+        _ => None,
+    };
+    let compress = (bp.compress() == Some(CompressKind::Zstd)).then_some(Feature::ZstdCompress);
+    let large = (bp.lsize() > SPA_OLD_MAXBLOCKSIZE).then_some(Feature::LargeBlocks);
+    checksum.into_iter().chain(compress).chain(large)
+}
+
+/// What the object set of a dataset tells about its blocks. Holds it weakly, as the dataset holds the object set.
+pub(super) struct Owner {
+    pub(super) pool: Weak<DslPool>,
+    pub(super) dataset: Weak<DatasetState>,
+}
+
+impl Owner {
+    fn both(&self) -> Result<(Arc<DslPool>, Arc<DatasetState>)> {
+        self.pool
+            .upgrade()
+            .zip(self.dataset.upgrade())
+            .ok_or_else(|| Error::new(ErrorKind::Stale, "writing to a dataset that was closed"))
+    }
+}
+
+impl ObjsetOwner for Owner {
+    fn block_born(&self, bp: &BlkPtr, _tx: &Tx) -> Result<()> {
+        let (pool, ds) = self.both()?;
+        ds.born(&pool, bp)
+    }
+
+    fn block_kill(&self, bp: &BlkPtr, tx: &Tx) -> Result<u64> {
+        let (pool, ds) = self.both()?;
+        ds.kill(&pool, tx, bp)
+    }
+
+    fn write_props(&self, block: &BlockKind) -> WriteProps {
+        match self.both() {
+            Ok((pool, ds)) => {
+                let policy = *ds.policy.lock();
+                policy.props(&*pool.ops, block)
+            }
+            // The block will not be accounted for, and the txg fails; how it is written no longer matters.
+            Err(_) => WriteProps::new(block.object_type, block.level),
+        }
+    }
+
+    fn dsize(&self, bp: &BlkPtr) -> u64 {
+        self.pool.upgrade().map_or(0, |pool| pool.ops.dsize(bp))
+    }
+
+    fn dirtied(&self, txg: u64) {
+        if let Ok((pool, ds)) = self.both() {
+            pool.dirtied(&ds, txg);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Properties, quotas and reservations that are set.
+//!
+//! A property stands in the directory's table (a snapshot's in its own) under its name: a word or a string. What a
+//! receive brought stands under `NAME$recvd`; `NAME$inherit` says that a received value does not count.
+
+use super::policy::Policy;
+use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
+use std::sync::Arc;
+use zfs_dmu::Result;
+use zfs_dmu::txg::Tx;
+use zfs_phys::enums::DmuObjectType as Ot;
+
+/// A value of a property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewValue {
+    /// A number, or the index of a word.
+    Number(u64),
+    /// Text.
+    Text(String),
+    /// None: as the parent, or the default.
+    Inherit,
+}
+
+impl DslPool {
+    /// Sets a local value, or takes it away. Numbers that the engine itself obeys (reservations, quotas) take effect.
+    ///
+    /// # Errors
+    /// Whatever writing the table meets.
+    pub fn set_prop(&self, tx: &Tx, ds: &Arc<DatasetState>, name: &str, value: &NewValue) -> Result<()> {
+        let number = match value {
+            NewValue::Number(n) => *n,
+            _ => 0,
+        };
+        match name {
+            "quota" => return self.set_quota(tx, &ds.dir, number, value),
+            "reservation" => self.set_reservation(&ds.dir, number)?,
+            "refreservation" => self.set_refreservation(ds, number)?,
+            "refquota" => ds.inner.lock().quota = number,
+            _ => {}
+        }
+        let zap = self.props_zap(tx, ds, value)?;
+        if zap == 0 {
+            return Ok(());
+        }
+        self.store_prop(tx, zap, name, value)?;
+        self.reload_policies()
+    }
+
+    /// What is set on a dataset holds for all below it.
+    fn reload_policies(&self) -> Result<()> {
+        let all: Vec<_> = self.datasets.lock().values().cloned().collect();
+        for ds in all {
+            *ds.policy.lock() = Policy::load(self, &ds.dir)?;
+        }
+        Ok(())
+    }
+
+    fn store_prop(&self, tx: &Tx, zap: u64, name: &str, value: &NewValue) -> Result<()> {
+        mosw::zap_remove_any(&self.mos, tx, zap, &format!("{name}$inherit"))?;
+        match value {
+            NewValue::Number(n) => mosw::zap_set(&self.mos, tx, zap, name, *n),
+            NewValue::Text(text) => mosw::zap_set_text(&self.mos, tx, zap, name, text),
+            NewValue::Inherit => {
+                mosw::zap_remove_any(&self.mos, tx, zap, name)?;
+                mosw::zap_remove_any(&self.mos, tx, zap, &format!("{name}$iuv"))?;
+                let received = mosw::zap_has(&self.mos, zap, &format!("{name}$recvd"))?;
+                if received { mosw::zap_set(&self.mos, tx, zap, &format!("{name}$inherit"), 0) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn props_zap(&self, tx: &Tx, ds: &Arc<DatasetState>, value: &NewValue) -> Result<u64> {
+        let phys = ds.phys();
+        if !phys.is_snapshot() {
+            return Ok(ds.dir.phys().props_zapobj);
+        }
+        if phys.props_obj == 0 && *value != NewValue::Inherit {
+            let zap = mosw::zap_create(&self.mos, tx, Ot::DSL_PROPS)?;
+            ds.update(|p| p.props_obj = zap);
+            return Ok(zap);
+        }
+        Ok(phys.props_obj)
+    }
+
+    fn set_quota(&self, tx: &Tx, dir: &Arc<DirState>, quota: u64, value: &NewValue) -> Result<()> {
+        dir.update(|p| p.quota = quota);
+        let zap = dir.phys().props_zapobj;
+        match value {
+            NewValue::Inherit => mosw::zap_remove_any(&self.mos, tx, zap, "quota"),
+            _ => mosw::zap_set(&self.mos, tx, zap, "quota", quota),
+        }
+    }
+
+    /// Promises space to a directory and everything below it.
+    pub(super) fn set_reservation(&self, dir: &Arc<DirState>, value: u64) -> Result<()> {
+        let (used, old) = {
+            let p = dir.phys();
+            (p.used_bytes, p.reserved)
+        };
+        let delta = used.max(value) as i64 - used.max(old) as i64;
+        dir.update(|p| p.reserved = value);
+        match &dir.parent {
+            Some(parent) => parent.diduse(UsedBy::ChildReserved, Sums { used: delta, ..Sums::default() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Promises space to what a dataset itself references.
+    pub(super) fn set_refreservation(&self, ds: &DatasetState, value: u64) -> Result<()> {
+        let delta = {
+            let mut inner = ds.inner.lock();
+            let unique = inner.phys.unique_bytes;
+            let old = inner.reserved;
+            inner.reserved = value;
+            value.saturating_sub(unique) as i64 - old.saturating_sub(unique) as i64
+        };
+        match delta {
+            0 => Ok(()),
+            delta => ds.dir.diduse(UsedBy::RefReserved, Sums { used: delta, ..Sums::default() }),
+        }
+    }
+}

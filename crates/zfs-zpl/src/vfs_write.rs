@@ -1,0 +1,121 @@
+//! The half of the [`Vfs`] API that changes files. Only the mounted dataset can be changed: what is below `.zfs` fails
+//! with [`ErrorKind::ReadOnly`].
+
+use crate::attr::NodeId;
+use crate::vfs::Vfs;
+use crate::write::{Allocate, NewFile, RenameFlags, SetAttr, XattrMode};
+use crate::zfs::Zfs;
+use zfs_zio::{Error, ErrorKind, Result};
+
+impl Vfs {
+    fn changeable(&self, node: NodeId) -> Result<(&Zfs, u64)> {
+        let control = matches!(node.object(), crate::INO_CTL_ROOT | crate::INO_SNAPDIR);
+        if node.tree() != 0 || control || !self.dataset().is_writable() {
+            return Err(Error::new(ErrorKind::ReadOnly, "changing a file"));
+        }
+        Ok((self.dataset(), node.object()))
+    }
+
+    /// Whether files of the mounted dataset can be changed.
+    pub fn is_writable(&self) -> bool {
+        self.dataset().is_writable()
+    }
+
+    fn not_control(&self, dir: NodeId, name: &[u8]) -> Result<()> {
+        if dir == self.root() && name == crate::CTL_NAME && self.has_control() {
+            return Err(Error::new(ErrorKind::Exists, "using the name of the control directory"));
+        }
+        Ok(())
+    }
+
+    /// Makes a file; see [`Zfs::create`].
+    pub fn create(&self, dir: NodeId, name: &[u8], new: &NewFile<'_>) -> Result<NodeId> {
+        let (zfs, object) = self.changeable(dir)?;
+        self.not_control(dir, name)?;
+        Ok(NodeId::new(0, zfs.create(object, name, new)?))
+    }
+
+    /// Makes a file without a name; see [`Zfs::create_unnamed`].
+    pub fn create_unnamed(&self, dir: NodeId, new: &NewFile<'_>) -> Result<NodeId> {
+        let (zfs, object) = self.changeable(dir)?;
+        Ok(NodeId::new(0, zfs.create_unnamed(object, new)?))
+    }
+
+    /// Gives a file one more name; see [`Zfs::link`].
+    pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
+        let ((zfs, object), (_, dir_object)) = (self.changeable(node)?, self.changeable(dir)?);
+        self.not_control(dir, name)?;
+        zfs.link(object, dir_object, name)
+    }
+
+    /// Removes a name; see [`Zfs::remove`].
+    pub fn remove(&self, dir: NodeId, name: &[u8], rmdir: bool) -> Result<()> {
+        let (zfs, object) = self.changeable(dir)?;
+        self.not_control(dir, name)?;
+        zfs.remove(object, name, rmdir)?;
+        zfs.reap_orphans()
+    }
+
+    /// Moves a file to another name; see [`Zfs::rename`].
+    pub fn rename(&self, from: NodeId, name: &[u8], to: NodeId, new_name: &[u8], how: RenameFlags) -> Result<()> {
+        let ((zfs, from_object), (_, to_object)) = (self.changeable(from)?, self.changeable(to)?);
+        self.not_control(from, name)?;
+        self.not_control(to, new_name)?;
+        zfs.rename(from_object, name, to_object, new_name, how)?;
+        zfs.reap_orphans()
+    }
+
+    /// Changes attributes; see [`Zfs::setattr`].
+    pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<()> {
+        let (zfs, object) = self.changeable(node)?;
+        zfs.setattr(object, set)
+    }
+
+    /// Writes bytes; see [`Zfs::write`].
+    pub fn write(&self, node: NodeId, offset: u64, data: &[u8], append: bool, privileged: bool) -> Result<u64> {
+        let (zfs, object) = self.changeable(node)?;
+        zfs.write(object, offset, data, append, privileged)
+    }
+
+    /// Allocates or punches; see [`Zfs::allocate`].
+    pub fn allocate(&self, node: NodeId, offset: u64, len: u64, how: Allocate) -> Result<()> {
+        let (zfs, object) = self.changeable(node)?;
+        zfs.allocate(object, offset, len, how)
+    }
+
+    /// Sets or (without a value) removes an extended attribute; see [`Zfs::setxattr`].
+    pub fn setxattr(
+        &self,
+        node: NodeId,
+        name: &[u8],
+        value: Option<&[u8]>,
+        mode: XattrMode,
+        privileged: bool,
+    ) -> Result<()> {
+        let (zfs, object) = self.changeable(node)?;
+        zfs.setxattr(object, name, value, mode, privileged)
+    }
+
+    /// Returns once everything that was changed before is on stable storage.
+    pub fn sync(&self, node: NodeId) -> Result<()> {
+        match self.changeable(node) {
+            Ok((zfs, object)) => zfs.sync(object),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Counts a user of a file: until it is released, it lives on without a name.
+    pub fn hold(&self, node: NodeId) {
+        if let Ok((zfs, object)) = self.changeable(node) {
+            zfs.opened(object);
+        }
+    }
+
+    /// The other end of [`Vfs::hold`].
+    pub fn release(&self, node: NodeId) -> Result<()> {
+        match self.changeable(node) {
+            Ok((zfs, object)) => zfs.released(object),
+            Err(_) => Ok(()),
+        }
+    }
+}
