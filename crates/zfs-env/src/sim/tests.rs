@@ -1,3 +1,5 @@
+//! The simulated machine tested by a small journal of its own, which a crash at any moment must leave consistent.
+
 use super::*;
 use crate::{BlockDevice, Clock, Rng};
 use std::io::ErrorKind;
