@@ -22,7 +22,10 @@ fn code(kind: ErrorKind) -> FailureCode {
         K::ActiveHost => FailureCode::ActiveElsewhere,
         K::NoSpace | K::Quota => FailureCode::NoSpace,
         K::NotDir | K::IsDir | K::NotEmpty => FailureCode::MountpointInvalid,
-        K::Invalid | K::NameTooLong | K::NoData | K::Range | K::Loop => FailureCode::InvalidArgument,
+        K::Permission => FailureCode::PermissionDenied,
+        K::Invalid | K::NameTooLong | K::NoData | K::Range | K::Loop | K::TooBig => FailureCode::InvalidArgument,
+        K::IllegalSequence => FailureCode::InvalidName,
+        K::CrossDevice => FailureCode::WrongKind,
         K::Bug => FailureCode::Internal,
     }
 }
