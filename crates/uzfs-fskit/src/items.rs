@@ -14,6 +14,7 @@ struct Entry<I> {
     item: I,
     key: ItemKey,
     parent: u64,
+    id: u64,
 }
 
 struct Table<I> {
@@ -33,8 +34,8 @@ impl<H: Host> Items<H> {
         Self { host, table: Mutex::new(Table { live: HashMap::new(), next: 1 }) }
     }
 
-    /// The item of a file that was found in directory `parent`.
-    pub fn give(&self, node: u64, parent: u64) -> H::Item {
+    /// The item of a file that was found in directory `parent`; `id` is the number that FSKit is told.
+    pub fn give(&self, node: u64, parent: u64, id: u64) -> H::Item {
         let mut table = self.table.lock();
         if let Some(entry) = table.live.get_mut(&node) {
             entry.parent = parent;
@@ -43,7 +44,7 @@ impl<H: Host> Items<H> {
         let key = ItemKey { node, serial: table.next };
         table.next += 1;
         let item = self.host.new_item(key);
-        table.live.insert(node, Entry { item: item.clone(), key, parent });
+        table.live.insert(node, Entry { item: item.clone(), key, parent, id });
         item
     }
 
@@ -57,6 +58,11 @@ impl<H: Host> Items<H> {
     /// Directory in which a file was found last.
     pub fn parent(&self, node: u64) -> Option<u64> {
         self.table.lock().live.get(&node).map(|e| e.parent)
+    }
+
+    /// The number that FSKit was told of a file.
+    pub fn id(&self, node: u64) -> Option<u64> {
+        self.table.lock().live.get(&node).map(|e| e.id)
     }
 
     /// The file was renamed.

@@ -14,6 +14,10 @@ use uzfs_fsproto::{self as proto, Caller, Client, Code, Endpoint, Operation, Tok
 
 /// Bytes of a listing asked for at a time.
 const LISTING: u32 = 256 << 10;
+/// Object number in a node.
+const OBJECT: u64 = (1 << 48) - 1;
+/// Numbers that `.zfs` lists snapshots with are above this.
+const LISTED_SNAPSHOTS: u64 = 0xFFFF_0000_0000;
 /// Namespace that macOS's attributes have on Linux.
 const USER: &[u8] = b"user.";
 
@@ -93,20 +97,23 @@ impl<H: Host> Volume<H> {
         self.host.key_of(item).map(|k| k.node).ok_or(FsError::Posix(libc::ESTALE))
     }
 
-    /// FSKit's number of a file: its own for the root, the inode number in the dataset, and below `.zfs`, where
-    /// inode numbers repeat, the node.
+    /// FSKit's number of a file. The root's is always 2, which a file may have in ZFS: that file gets the root's number,
+    /// which nobody else has. Below `.zfs` inode numbers repeat, so files are told by their nodes; snapshots'
+    /// directories keep the numbers that `.zfs` lists them with.
     fn file_id(&self, node: u64, ino: u64) -> u64 {
-        match node {
-            n if n == self.info.root => ROOT_ID,
-            n if n >> 48 == 0 => ino,
-            n => n,
+        match (node >> 48, ino) {
+            _ if node == self.info.root => ROOT_ID,
+            (0, ROOT_ID) => self.info.root,
+            (0, ino) => ino,
+            (_, ino) if ino >= LISTED_SNAPSHOTS => ino,
+            _ => node,
         }
     }
 
     fn parent_id(&self, node: u64, parent: Option<u64>) -> u64 {
         match parent {
             _ if node == self.info.root => PARENT_OF_ROOT_ID,
-            Some(p) => self.file_id(p, p & ((1 << 48) - 1)),
+            Some(p) => self.items.id(p).unwrap_or_else(|| self.file_id(p, p & OBJECT)),
             None => ROOT_ID,
         }
     }
@@ -117,7 +124,8 @@ impl<H: Host> Volume<H> {
     }
 
     fn found(&self, entry: proto::Entry, dir: u64) -> (H::Item, Vec<u8>) {
-        (self.items.give(entry.attr.node, dir), entry.name)
+        let id = self.file_id(entry.attr.node, entry.attr.ino);
+        (self.items.give(entry.attr.node, dir, id), entry.name)
     }
 
     fn xattr_name(&self, name: &[u8]) -> Vec<u8> {
@@ -234,7 +242,7 @@ impl<H: Host> VolumeOperations<H> for Volume<H> {
     }
 
     fn activate(&self, _: &[String]) -> FsResult<H::Item> {
-        Ok(self.items.give(self.info.root, self.info.root))
+        Ok(self.items.give(self.info.root, self.info.root, ROOT_ID))
     }
 
     fn deactivate(&self, _: bool) -> FsResult<()> {

@@ -14,6 +14,7 @@ pub mod archive;
 pub mod check;
 pub mod corpus;
 pub mod encode;
+pub mod fskit_host;
 pub mod manifest;
 pub mod paths;
 pub mod process;

@@ -1,0 +1,250 @@
+//! A volume in the file system tree: FUSE in the place of macOS's kernel.
+//!
+//! The kernel's requests become calls of [`Fskitd`], which asks the module as FSKit would. Numbers of files are FSKit's,
+//! so the root shows number 2. FSKit has no device numbers, so device nodes show 0. What can be written is refused by
+//! the mount itself when the volume is read-only.
+
+use super::{Fskitd, Problem, StandIn};
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request, SessionACL,
+};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uzfs_fskit::api::{FsError, ItemAttributes, ItemType, ROOT_ID, SeekRegion, TimeSpec, UnaryFileSystem};
+
+/// How long the kernel may believe what it was told: FSKit's kernel believes it until the vnode goes.
+const TTL: Duration = Duration::from_secs(60);
+
+struct Front<M> {
+    fskitd: Arc<Fskitd<M>>,
+    /// Verifier of the last listing of a directory.
+    verifiers: Mutex<HashMap<u64, u64>>,
+    broken: Arc<Mutex<Vec<Problem>>>,
+}
+
+/// A mount through the stand-in.
+pub struct Mounted {
+    session: BackgroundSession,
+    broken: Arc<Mutex<Vec<Problem>>>,
+}
+
+impl Mounted {
+    /// Unmounts and waits; gives the rules that were broken meanwhile.
+    pub fn unmount(self) -> io::Result<Vec<Problem>> {
+        self.session.umount_and_join()?;
+        Ok(super::locked(&self.broken).clone())
+    }
+
+    /// Waits until somebody unmounts; gives the rules that were broken meanwhile.
+    pub fn wait(self) -> io::Result<Vec<Problem>> {
+        self.session.join()?;
+        Ok(super::locked(&self.broken).clone())
+    }
+}
+
+/// Mounts what `fskitd` brought up on `at`.
+pub fn mount<M: UnaryFileSystem<StandIn> + 'static>(
+    fskitd: Arc<Fskitd<M>>,
+    at: &Path,
+    source: &str,
+) -> io::Result<Mounted> {
+    let readonly = fskitd.is_readonly().map_err(|p| io::Error::other(p.to_string()))?;
+    let broken = Arc::new(Mutex::default());
+    let front = Front { fskitd, verifiers: Mutex::default(), broken: broken.clone() };
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(source.to_owned()),
+        MountOption::Subtype("fskit".into()),
+        MountOption::DefaultPermissions,
+    ];
+    if readonly {
+        config.mount_options.push(MountOption::RO);
+    }
+    if crate::paths::is_root() {
+        config.mount_options.extend([MountOption::Dev, MountOption::Suid]);
+        config.acl = SessionACL::All;
+    }
+    config.n_threads = Some(4);
+    config.clone_fd = true;
+    Ok(Mounted { session: fuser::spawn_mount(front, at, &config)?, broken })
+}
+
+fn time(t: Option<TimeSpec>) -> SystemTime {
+    let t = t.unwrap_or_default();
+    let nanos = Duration::from_nanos(t.nsec.unsigned_abs());
+    let seconds = Duration::from_secs(t.sec.unsigned_abs());
+    let base = if t.sec < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    base.and_then(|b| b.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}
+
+fn file_type(kind: ItemType) -> FileType {
+    match kind {
+        ItemType::Directory => FileType::Directory,
+        ItemType::Symlink => FileType::Symlink,
+        ItemType::Fifo => FileType::NamedPipe,
+        ItemType::CharDevice => FileType::CharDevice,
+        ItemType::BlockDevice => FileType::BlockDevice,
+        ItemType::Socket => FileType::Socket,
+        ItemType::File | ItemType::Unknown => FileType::RegularFile,
+    }
+}
+
+fn attr(a: &ItemAttributes) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(a.file_id.unwrap_or(0)),
+        size: a.size.unwrap_or(0),
+        blocks: a.alloc_size.unwrap_or(0) / 512,
+        atime: time(a.access_time),
+        mtime: time(a.modify_time),
+        ctime: time(a.change_time),
+        crtime: time(a.birth_time),
+        kind: file_type(a.kind.unwrap_or(ItemType::Unknown)),
+        perm: (a.mode.unwrap_or(0) & 0o7777) as u16,
+        nlink: a.link_count.unwrap_or(0),
+        uid: a.uid.unwrap_or(0),
+        gid: a.gid.unwrap_or(0),
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// FUSE has its own number for the root.
+fn id(ino: INodeNo) -> u64 {
+    if ino == INodeNo::ROOT { ROOT_ID } else { ino.0 }
+}
+
+impl<M: UnaryFileSystem<StandIn> + 'static> Front<M> {
+    /// The error for the kernel; broken rules are kept.
+    fn error(&self, p: Problem) -> Errno {
+        let number = match p.error {
+            FsError::Posix(n) => n,
+            FsError::FsKit(_) => libc::EIO,
+        };
+        if p.rule.is_some() {
+            super::locked(&self.broken).push(p);
+        }
+        Errno::from_i32(number)
+    }
+}
+
+fn sized(value: Vec<u8>, room: u32, reply: ReplyXattr) {
+    match room as usize {
+        0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        n if n < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(&value),
+    }
+}
+
+impl<M: UnaryFileSystem<StandIn> + 'static> Filesystem for Front<M> {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fskitd.lookup(id(parent), name.as_bytes()) {
+            Ok(a) => reply.entry(&TTL, &attr(&a), Generation(0)),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        if let Err(p) = self.fskitd.forget(id(ino), count) {
+            self.error(p);
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.fskitd.attributes(id(ino)) {
+            Ok(a) => reply.attr(&TTL, &attr(&a)),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fskitd.read_link(id(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.0 & libc::O_ACCMODE != libc::O_RDONLY && self.fskitd.is_readonly().unwrap_or(true) {
+            return reply.error(Errno::EROFS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let mut buf = vec![0; size as usize];
+        match self.fskitd.read(id(ino), i64::try_from(offset).unwrap_or(i64::MAX), &mut buf) {
+            Ok(n) => reply.data(buf.get(..n).unwrap_or_default()),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dir = id(ino);
+        let verifier = if offset == 0 { 0 } else { super::locked(&self.verifiers).get(&dir).copied().unwrap_or(0) };
+        let listed = self.fskitd.enumerate(dir, (offset, verifier), false, &mut |e| {
+            !reply.add(INodeNo(e.id), e.next_cookie, file_type(e.kind), OsStr::from_bytes(e.name))
+        });
+        match listed {
+            Ok(verifier) => {
+                super::locked(&self.verifiers).insert(dir, verifier);
+                reply.ok();
+            }
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match self.fskitd.statistics() {
+            Ok((s, name)) => {
+                let (bsize, name) = (u32::try_from(s.block_size).unwrap_or(512), u32::try_from(name).unwrap_or(255));
+                let (all, free) = (s.total_blocks, s.free_blocks);
+                reply.statfs(all, free, free, s.total_files, s.free_files, bsize, name, bsize);
+            }
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.fskitd.get_xattr(id(ino), name.as_bytes()) {
+            Ok(value) => sized(value, size, reply),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.fskitd.list_xattrs(id(ino)) {
+            Ok(names) => sized(names.iter().flat_map(|n| [n.as_slice(), b"\0"].concat()).collect(), size, reply),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let region = match whence {
+            libc::SEEK_DATA => SeekRegion::Data,
+            libc::SEEK_HOLE => SeekRegion::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        match self.fskitd.seek(id(ino), offset, region) {
+            Ok(at) => reply.offset(at),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+}
