@@ -150,7 +150,13 @@ impl Server {
     fn read(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
         must(b.take(8))?;
         let (offset, size) = (must(b.u64())?, must(b.u32())? as usize);
-        let slices = self.vfs.read(node, offset, size)?;
+        must(b.take(12))?;
+        // Opened past the page cache, a file is cached here, else there.
+        let direct = must(b.u32())? as i32 & libc::O_DIRECT != 0;
+        let slices = match direct {
+            true => self.vfs.read(node, offset, size)?,
+            false => self.vfs.read_once(node, offset, size)?,
+        };
         if slices.len() > MAX_SLICES {
             let mut all = Vec::with_capacity(size);
             slices.iter().for_each(|s| all.extend_from_slice(s));

@@ -201,6 +201,33 @@ impl Dnode {
         self.read_block_only(blkid)
     }
 
+    /// Block `blkid` of a range that was announced with [`Dnode::expect`]; nothing for a hole.
+    pub fn read_expected(&self, blkid: u64) -> Result<Option<Buf>> {
+        Ok(self.read_block_only(blkid)?.map(|(buf, _)| buf))
+    }
+
+    /// Announces that a range of bytes is about to be read with [`Dnode::read_expected`]: notices sequential reads,
+    /// and has all of the range fetched at once.
+    pub fn expect(&self, offset: u64, len: u64) {
+        let blksz = self.datablksz();
+        if blksz == 0 || len == 0 {
+            return;
+        }
+        let (first, last) = (offset / blksz, offset.saturating_add(len - 1) / blksz);
+        if last > first {
+            // The reader fetches the first one itself.
+            self.prefetch_blocks(first + 1, last + 1);
+        }
+        self.note_access(first, last - first + 1);
+    }
+
+    /// Lets the cache drop a block that its reader keeps in a cache of its own.
+    pub fn release_block(&self, blkid: u64) {
+        if let Ok(Some(bp)) = self.blkptr_of(0, blkid) {
+            self.ctx.zio.release(&bp, self.ctx.key.as_ref());
+        }
+    }
+
     /// What was changed, else what is on disk. The order matters: a change leaves the overlay only after the tree
     /// that has it is in place.
     fn read_block_only(&self, blkid: u64) -> Result<Option<(Buf, Endian)>> {
@@ -262,13 +289,8 @@ impl Dnode {
         if blksz == 0 {
             return Err(self.corrupt(0, 0, "object with blocks of no size"));
         }
-        let last = offset.saturating_add(buf.len() as u64 - 1) / blksz;
         let first = offset / blksz;
-        self.note_access(first, last - first + 1);
-        if last > first {
-            // All blocks of one request are wanted at once, whatever was read before.
-            self.prefetch_blocks(first + 1, last + 1);
-        }
+        self.expect(offset, buf.len() as u64);
         let mut skip = (offset - first * blksz) as usize;
         let mut rest = buf;
         let mut blkid = first;

@@ -36,8 +36,10 @@ impl Zfetch {
         self.clock += 1;
         let (clock, end) = (self.clock, first.saturating_add(count));
         let blksz = blksz.max(1);
-        // Parallel readers deliver a sequential stream slightly out of order; a few blocks of slack absorb that.
-        let near = |s: &&mut Stream| first <= s.next.saturating_add(4) && end.saturating_add(8) > s.next;
+        // Parallel readers deliver a sequential stream slightly out of order; some slack, as wide as a few of their
+        // requests, absorbs that.
+        let slack = count.saturating_mul(4).max(4);
+        let near = |s: &&mut Stream| first <= s.next.saturating_add(slack) && end.saturating_add(2 * slack) > s.next;
         if let Some(s) = self.streams.iter_mut().find(near) {
             s.used = clock;
             if end <= s.next {

@@ -1,22 +1,86 @@
-//! Immutable bytes that many holders share.
+//! Immutable bytes that many holders share, and the memory they leave behind.
+//!
+//! Large blocks come from the system page by page: a fault and a cleared page for every 4 KiB, which was a quarter of
+//! the daemon's time in streaming reads. So the memory of large blocks is kept when their last holder lets go, and
+//! given out again by [`scratch`] as it is: whoever takes it overwrites all of it or throws it away. What is kept is
+//! bounded by [`MOST_KEPT`]. Rejected: a different allocator, which recycles memory too but must clear it, since only
+//! here it is known that it will be overwritten.
 
+use parking_lot::Mutex;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// log2 of the smallest and largest size that is kept.
+const CLASSES: std::ops::RangeInclusive<u32> = 15..=24;
+/// Bytes kept at most, all sizes together.
+const MOST_KEPT: usize = 48 << 20;
+
+struct Kept {
+    classes: [Mutex<Vec<Vec<u8>>>; 10],
+    bytes: AtomicUsize,
+}
+
+static KEPT: Kept = Kept { classes: [const { Mutex::new(Vec::new()) }; 10], bytes: AtomicUsize::new(0) };
+
+impl Kept {
+    /// The list of memory of exactly `size` bytes, if that size is kept.
+    fn list(&self, size: usize) -> Option<&Mutex<Vec<Vec<u8>>>> {
+        let shift = size.trailing_zeros();
+        let class = shift.checked_sub(*CLASSES.start())?;
+        self.classes.get(class as usize).filter(|_| size.is_power_of_two() && CLASSES.contains(&shift))
+    }
+}
+
+/// `len` bytes to be overwritten: what they contain is left over from anywhere.
+pub(crate) fn scratch(len: usize) -> Vec<u8> {
+    let size = len.next_power_of_two();
+    let Some(list) = KEPT.list(size) else { return vec![0; len] };
+    let Some(mut bytes) = list.lock().pop() else {
+        // The whole size, so that it can be kept later.
+        let mut fresh = vec![0; size];
+        fresh.truncate(len);
+        return fresh;
+    };
+    KEPT.bytes.fetch_sub(size, Ordering::Relaxed);
+    bytes.resize(len, 0);
+    bytes
+}
+
+/// Keeps memory for [`scratch`] while there is room.
+pub(crate) fn recycle(bytes: Vec<u8>) {
+    let size = bytes.capacity();
+    let Some(list) = KEPT.list(size) else { return };
+    if KEPT.bytes.fetch_add(size, Ordering::Relaxed) + size > MOST_KEPT {
+        KEPT.bytes.fetch_sub(size, Ordering::Relaxed);
+        return;
+    }
+    list.lock().push(bytes);
+}
+
+#[derive(Clone, Default)]
+struct Block(Vec<u8>);
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        recycle(std::mem::take(&mut self.0));
+    }
+}
 
 /// A block's bytes. Cloning shares them; building one from a `Vec` copies nothing.
 #[derive(Clone, Default)]
-pub struct Buf(Arc<Vec<u8>>);
+pub struct Buf(Arc<Block>);
 
 impl Buf {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
-        Self(Arc::new(vec![0; len]))
+        Self(Arc::new(Block(vec![0; len])))
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.0.0
     }
 
     /// Whether both share the same memory.
@@ -26,18 +90,21 @@ impl Buf {
 
     /// The bytes to be changed: copied first when somebody else holds them too.
     pub fn make_mut(&mut self) -> &mut Vec<u8> {
-        Arc::make_mut(&mut self.0)
+        &mut Arc::make_mut(&mut self.0).0
     }
 
     /// The bytes for the caller alone: copied only when somebody else holds them too.
     pub fn into_vec(self) -> Vec<u8> {
-        Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.to_vec())
+        match Arc::try_unwrap(self.0) {
+            Ok(mut alone) => std::mem::take(&mut alone.0),
+            Err(shared) => shared.0.clone(),
+        }
     }
 }
 
 impl From<Vec<u8>> for Buf {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(bytes))
+        Self(Arc::new(Block(bytes)))
     }
 }
 
@@ -45,18 +112,45 @@ impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.0.0
     }
 }
 
 impl AsRef<[u8]> for Buf {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0.0
     }
 }
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buf({} bytes)", self.0.len())
+        write!(f, "Buf({} bytes)", self.0.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test, since what is kept is shared by all threads of the process.
+    #[test]
+    fn memory_comes_back_in_the_length_asked_for_and_within_bounds() {
+        const SIZE: usize = 1 << 24;
+        let mut first = scratch(SIZE - 5);
+        assert_eq!((first.len(), first.capacity()), (SIZE - 5, SIZE));
+        first.fill(7);
+        let at = first.as_ptr();
+        let shared = Buf::from(first);
+        let other = shared.clone();
+        drop(shared);
+        assert!(other.iter().all(|b| *b == 7), "memory that somebody holds is not given out");
+        drop(other);
+        let again = scratch(SIZE);
+        assert_eq!((again.as_ptr(), again.len()), (at, SIZE));
+        let many: Vec<_> = (0..8).map(|_| scratch(SIZE)).collect();
+        many.into_iter().for_each(recycle);
+        assert!(KEPT.bytes.load(Ordering::Relaxed) <= MOST_KEPT);
+        assert_eq!(Buf::from(again).into_vec().len(), SIZE);
+        assert_eq!(scratch(0).len(), 0);
     }
 }

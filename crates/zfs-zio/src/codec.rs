@@ -62,7 +62,7 @@ pub fn checksum_known(ctx: &ChecksumContext, bp: &BlkPtr) -> Result<()> {
 
 /// Decompresses `src` into exactly `lsize` bytes.
 pub fn decompress(kind: CompressKind, src: &[u8], lsize: usize) -> Result<Vec<u8>> {
-    let mut out = vec![0u8; lsize];
+    let mut out = crate::buf::scratch(lsize);
     zfs_codec::compress::decompress(kind, src, &mut out)?;
     Ok(out)
 }

@@ -10,7 +10,7 @@
 use crate::arc::{ArcCache, ArcStats, CacheKey, Loaded};
 use crate::blkverify;
 use crate::bookmark::Zbookmark;
-use crate::buf::Buf;
+use crate::buf::{Buf, recycle, scratch};
 use crate::codec::{self, ChecksumContext, DatasetKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::ErrorSink;
@@ -187,7 +187,7 @@ impl Zio {
         }
         blkverify::verify(&self.tree, bp)
             .and_then(|()| self.read_physical(bp, bm, How { all_copies, ..How::of(bm) }))
-            .map(drop)
+            .map(recycle)
             .map_err(|e| e.pool(&self.pool).at(bm))
     }
 
@@ -195,11 +195,29 @@ impl Zio {
     /// no task pool or that has too much to do. Failures are not counted; a real read will find them.
     pub fn prefetch(self: &Arc<Self>, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>) {
         let Some(tasks) = &self.tasks else { return };
-        if bp.is_hole() || bp.is_embedded() || self.arc.contains(CacheKey::new(self.instance, bp, crypt.is_some())) {
+        if bp.is_hole() || bp.is_embedded() {
+            return;
+        }
+        let key = CacheKey::new(self.instance, bp, crypt.is_some());
+        if !self.arc.announce(key) {
             return;
         }
         let (zio, bp, bm, crypt) = (self.clone(), *bp, *bm, crypt.cloned());
-        tasks.try_spawn(move || drop(zio.read_speculative(&bp, &bm, crypt.as_ref())));
+        let queued = tasks.try_spawn(move || {
+            if zio.arc.take_announced(key) {
+                drop(zio.read_speculative(&bp, &bm, crypt.as_ref()));
+            }
+        });
+        if !queued {
+            self.arc.take_announced(key);
+        }
+    }
+
+    /// Lets the cache drop a block that its reader keeps in a cache of its own, such as the kernel's.
+    pub fn release(&self, bp: &BlkPtr, crypt: Option<&Arc<DatasetKey>>) {
+        if !bp.is_hole() && !bp.is_embedded() {
+            self.arc.release(CacheKey::new(self.instance, bp, crypt.is_some()));
+        }
     }
 
     pub(crate) fn checksum_context(&self) -> ChecksumContext {
@@ -231,7 +249,7 @@ impl Zio {
         how: How,
         good: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>> {
-        let mut buf = vec![0u8; size];
+        let mut buf = scratch(size);
         let mut found: Option<Vec<u8>> = None;
         let mut worst: Option<VdevError> = None;
         for dva in self.dva_order(bp) {

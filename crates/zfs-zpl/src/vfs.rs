@@ -362,6 +362,12 @@ impl Vfs {
         self.open(node)?.read(offset, len)
     }
 
+    /// As [`Vfs::read`], for a caller that keeps what it reads in a cache of its own, as the kernel does for mounts:
+    /// nothing shall be cached twice.
+    pub fn read_once(&self, node: NodeId, offset: u64, len: usize) -> Result<Vec<Slice>> {
+        self.open(node)?.read_how(offset, len, true)
+    }
+
     /// The first byte at or behind `offset` that is data or hole. Fails with [`ErrorKind::NoData`] at and behind the
     /// end of the file, and when no data follows.
     pub fn seek(&self, node: NodeId, offset: u64, what: Seek) -> Result<u64> {
@@ -451,8 +457,12 @@ impl Vfs {
 impl OpenFile {
     /// As [`Vfs::read`].
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<Slice>> {
+        self.read_how(offset, len, false)
+    }
+
+    fn read_how(&self, offset: u64, len: usize, once: bool) -> Result<Vec<Slice>> {
         let _unchanged = self.zfs.lock_shared(self.znode.dnode().object());
-        self.zfs.read(&*self.current()?, offset, len)
+        self.zfs.read(&*self.current()?, offset, len, once)
     }
 
     /// Reads into the caller's memory; gives the number of bytes, short only at the end of the file.

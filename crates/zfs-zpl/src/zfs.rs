@@ -332,8 +332,9 @@ impl Zfs {
         self.znode(object)?.symlink(&self.registry)
     }
 
-    /// Reads up to `len` bytes (at most 64 MiB) as slices of cached blocks.
-    pub(crate) fn read(&self, znode: &Znode, offset: u64, len: usize) -> Result<Vec<Slice>> {
+    /// Reads up to `len` bytes (at most 64 MiB) as slices of cached blocks. With `once` the caller caches what it
+    /// reads: blocks that it has read to their end are dropped here.
+    pub(crate) fn read(&self, znode: &Znode, offset: u64, len: usize, once: bool) -> Result<Vec<Slice>> {
         let left = znode.size().saturating_sub(offset);
         let len = len.min(MAX_READ).min(usize::try_from(left).unwrap_or(usize::MAX));
         let dnode = znode.dnode();
@@ -343,13 +344,12 @@ impl Zfs {
         }
         let mut out = Vec::with_capacity(len / blksz as usize + 2);
         let (mut at, mut rest) = (offset, len);
-        if (offset % blksz).saturating_add(len as u64) > blksz {
-            dnode.prefetch(offset, len as u64);
-        }
+        dnode.expect(offset, len as u64);
         while rest > 0 {
             let skip = (at % blksz) as usize;
             let n = rest.min(blksz as usize - skip);
-            match dnode.read_block(at / blksz)? {
+            let blkid = at / blksz;
+            match dnode.read_expected(blkid)? {
                 Some(buf) if buf.len() >= skip + n => out.push(Slice { buf, start: skip, len: n }),
                 Some(buf) => {
                     let mut padded = buf.get(skip..).unwrap_or_default().to_vec();
@@ -360,6 +360,9 @@ impl Zfs {
             }
             at += n as u64;
             rest -= n;
+            if once && (at % blksz == 0 || at == znode.size()) {
+                dnode.release_block(blkid);
+            }
         }
         Ok(out)
     }

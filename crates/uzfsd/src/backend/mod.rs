@@ -65,7 +65,8 @@ pub struct Engine {
 impl Engine {
     /// An engine without pools. Fails when no threads can be started.
     pub fn new(options: EngineOptions) -> std::io::Result<Arc<Self>> {
-        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        // Half of them wait for devices when there is much to read.
+        let threads = std::thread::available_parallelism().map_or(4, |n| 2 * n.get().max(2));
         Ok(Arc::new(Self {
             arc: Arc::new(ArcCache::new(options.arc_max)),
             tasks: Arc::new(TaskPool::new("zio", threads)?),

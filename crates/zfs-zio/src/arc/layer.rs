@@ -4,6 +4,9 @@
 //! as ghosts; a block that returns while its ghost is remembered enters `main` at once. Blocks at the end of `main`
 //! that were used since get another round. Bytes are counted across shards; whoever inserts evicts, from its own shard
 //! first.
+//!
+//! A block that is removed leaves its place in a queue behind. Places carry the number of the insertion they belong
+//! to, so an old one says nothing about a block that came back; they are swept when they outnumber the blocks.
 
 use super::{CacheKey, Table};
 use crate::buf::Buf;
@@ -38,13 +41,21 @@ impl Stored {
 struct Entry {
     stored: Stored,
     uses: AtomicU8,
+    /// Number of its insertion.
+    number: u64,
+    /// Whether it is queued in `main`.
+    resident: bool,
 }
+
+/// A place in a queue: the block and the number of its insertion.
+type Place = (CacheKey, u64);
 
 #[derive(Default)]
 struct Queues {
     index: Table<Entry>,
-    small: VecDeque<CacheKey>,
-    main: VecDeque<CacheKey>,
+    small: VecDeque<Place>,
+    main: VecDeque<Place>,
+    inserted: u64,
     small_bytes: u64,
     main_bytes: u64,
     ghosts: VecDeque<u64>,
@@ -57,8 +68,8 @@ impl Queues {
         loop {
             let from_small = self.main.is_empty() || self.small_bytes * 10 > self.small_bytes + self.main_bytes;
             let key = if from_small { self.small.pop_front() } else { self.main.pop_front() };
-            let Some(key) = key.or_else(|| self.main.pop_front()) else { return 0 };
-            let Some(entry) = self.index.get_mut(&key) else { continue };
+            let Some(place @ (key, number)) = key.or_else(|| self.main.pop_front()) else { return 0 };
+            let Some(entry) = self.index.get_mut(&key).filter(|e| e.number == number) else { continue };
             let weight = entry.stored.weight();
             let uses = *entry.uses.get_mut();
             match (from_small, uses) {
@@ -68,21 +79,37 @@ impl Queues {
                 }
                 (true, _) => {
                     *entry.uses.get_mut() = 0;
+                    entry.resident = true;
                     self.small_bytes = self.small_bytes.saturating_sub(weight);
                     self.main_bytes += weight;
-                    self.main.push_back(key);
+                    self.main.push_back(place);
                     continue;
                 }
                 (false, 0) => self.main_bytes = self.main_bytes.saturating_sub(weight),
                 (false, _) => {
                     *entry.uses.get_mut() -= 1;
-                    self.main.push_back(key);
+                    self.main.push_back(place);
                     continue;
                 }
             }
             self.index.remove(&key);
             return weight;
         }
+    }
+
+    /// Takes a block out; its weight.
+    fn remove(&mut self, key: &CacheKey) -> Option<u64> {
+        let entry = self.index.remove(key)?;
+        let weight = entry.stored.weight();
+        let bytes = if entry.resident { &mut self.main_bytes } else { &mut self.small_bytes };
+        *bytes = bytes.saturating_sub(weight);
+        if self.small.len() + self.main.len() > 2 * self.index.len() + 256 {
+            let index = &self.index;
+            let alive = |(key, number): &Place| index.get(key).is_some_and(|e| e.number == *number);
+            self.small.retain(alive);
+            self.main.retain(alive);
+        }
+        Some(weight)
     }
 
     fn remember(&mut self, ghost: u64) {
@@ -143,14 +170,26 @@ impl Layer {
             self.used.fetch_sub(weight, Ordering::Relaxed);
             return;
         }
-        if shard.ghost_set.contains(&key.hash) {
+        shard.inserted += 1;
+        let (number, resident) = (shard.inserted, shard.ghost_set.contains(&key.hash));
+        if resident {
             shard.main_bytes += weight;
-            shard.main.push_back(key);
+            shard.main.push_back((key, number));
         } else {
             shard.small_bytes += weight;
-            shard.small.push_back(key);
+            shard.small.push_back((key, number));
         }
-        shard.index.insert(key, Entry { stored, uses: AtomicU8::new(0) });
+        shard.index.insert(key, Entry { stored, uses: AtomicU8::new(0), number, resident });
+    }
+
+    /// Drops one block, if `which` says so of what is kept of it.
+    pub(super) fn remove(&self, key: &CacheKey, which: impl FnOnce(&Stored) -> bool) {
+        let mut shard = self.shards[key.shard(SHARDS)].write();
+        if shard.index.get(key).is_some_and(|e| which(&e.stored))
+            && let Some(weight) = shard.remove(key)
+        {
+            self.used.fetch_sub(weight, Ordering::Relaxed);
+        }
     }
 
     /// Reserves `weight` bytes of the budget, evicting from shard `home` and then from its neighbours.
@@ -185,8 +224,8 @@ impl Layer {
             let mut freed = 0;
             let (mut small, mut main) = (0, 0);
             let index = &mut q.index;
-            q.small.retain(|k| sift(index, k, &keep, &mut small, &mut freed));
-            q.main.retain(|k| sift(index, k, &keep, &mut main, &mut freed));
+            q.small.retain(|p| sift(index, p, &keep, &mut small, &mut freed));
+            q.main.retain(|p| sift(index, p, &keep, &mut main, &mut freed));
             (q.small_bytes, q.main_bytes) = (small, main);
             self.used.fetch_sub(freed, Ordering::Relaxed);
         }
@@ -212,12 +251,13 @@ impl Layer {
 /// Keeps or removes one queued key, adding its weight to what stays or what is freed.
 fn sift(
     index: &mut Table<Entry>,
-    key: &CacheKey,
+    (key, number): &Place,
     keep: &impl Fn(&CacheKey) -> bool,
     stays: &mut u64,
     freed: &mut u64,
 ) -> bool {
-    let Some(weight) = index.get(key).map(|e| e.stored.weight()) else { return false };
+    let entry = index.get(key).filter(|e| e.number == *number);
+    let Some(weight) = entry.map(|e| e.stored.weight()) else { return false };
     if keep(key) {
         *stays += weight;
         return true;

@@ -11,14 +11,18 @@
 //! lists and their ghosts are for: recency, frequency, and memory of what was evicted too early.
 //!
 //! Concurrent misses of a block are one read: the first caller loads, the others wait for its result
-//! ([`flight`]). Lock order: flight table of a shard, then queues of a shard; never two shards at once.
+//! ([`flight`]). Prefetches that wait for a thread are [`announced`]; whoever needs such a block sooner takes it over,
+//! and the prefetch finds nothing to do: else it would read again what was read and released meanwhile. Lock order:
+//! flight table of a shard, then queues or announcements of a shard; never two shards at once.
 
+mod announced;
 mod flight;
 mod layer;
 
 use crate::buf::Buf;
 use crate::codec;
 use crate::error::Result;
+use announced::Announced;
 use flight::Flights;
 use layer::{Layer, Stored};
 use std::collections::HashMap;
@@ -132,6 +136,7 @@ pub struct ArcCache {
     cold: Layer,
     hot: Layer,
     flights: Flights,
+    announced: Announced,
     hits: AtomicU64,
     hot_hits: AtomicU64,
     misses: AtomicU64,
@@ -144,6 +149,7 @@ impl ArcCache {
             cold: Layer::new(budget - budget / HOT_PART),
             hot: Layer::new(budget / HOT_PART),
             flights: Flights::default(),
+            announced: Announced::default(),
             hits: AtomicU64::new(0),
             hot_hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -159,6 +165,16 @@ impl ArcCache {
     /// Whether the block is there.
     pub fn contains(&self, key: CacheKey) -> bool {
         self.cold.contains(&key) || self.hot.contains(&key)
+    }
+
+    /// Notes that the block is about to be prefetched; false when it is there or on its way already.
+    pub fn announce(&self, key: CacheKey) -> bool {
+        !self.contains(key) && self.announced.add(key)
+    }
+
+    /// Takes an announcement back; false when somebody took the block over.
+    pub fn take_announced(&self, key: CacheKey) -> bool {
+        self.announced.take(&key)
     }
 
     /// The block's logical bytes, loading them with `load` when nobody has them yet. An error goes to all who waited,
@@ -179,6 +195,9 @@ impl ArcCache {
                 return found;
             }
             self.misses.fetch_add(1, Ordering::Relaxed);
+            if !speculative {
+                self.announced.take(&key);
+            }
             let Loaded { plain, packed } = load()?;
             match packed {
                 Some((bytes, compress)) if !metadata => {
@@ -210,6 +229,12 @@ impl ArcCache {
                 plain
             })),
         }
+    }
+
+    /// Lets go of a block whose reader has it in a cache of its own. Compressed bytes stay: they are a smaller copy.
+    pub fn release(&self, key: CacheKey) {
+        self.hot.remove(&key, |_| true);
+        self.cold.remove(&key, |stored| matches!(stored, Stored::Plain(_)));
     }
 
     /// Forgets all blocks of an opening of a pool.
@@ -291,6 +316,45 @@ mod tests {
         assert!(arc.contains(key(1)) && !arc.contains(key(2)));
         arc.purge(1);
         assert_eq!((arc.stats().entries, arc.stats().used), (0, 0));
+    }
+
+    #[test]
+    fn released_blocks_leave_and_may_come_back() {
+        let arc = ArcCache::new(1 << 20);
+        for round in 0..1000 {
+            put(&arc, 5, 1000);
+            put(&arc, 6 + round, 1000);
+            arc.release(key(5));
+            assert!(!arc.contains(key(5)) && arc.contains(key(6 + round)));
+            arc.release(key(6 + round));
+        }
+        assert_eq!((arc.stats().entries, arc.stats().used), (0, 0));
+        let packed = || Ok(Loaded { plain: vec![1; 9].into(), packed: Some((vec![0; 3].into(), CompressKind::Zle)) });
+        arc.get_or_load(key(1), false, false, packed).unwrap();
+        arc.release(key(1));
+        assert!(arc.contains(key(1)), "a compressed copy stays");
+        // Released and inserted again, a block is evicted in its new turn, and counted once.
+        for n in 10..3010 {
+            put(&arc, n, 1000);
+            if n % 3 == 0 {
+                arc.release(key(n));
+                put(&arc, n, 1000);
+            }
+            assert!(arc.stats().used <= 1 << 20);
+        }
+        arc.purge(1);
+        assert_eq!((arc.stats().entries, arc.stats().used), (0, 0));
+    }
+
+    #[test]
+    fn announced_blocks_are_taken_once() {
+        let arc = ArcCache::new(1 << 20);
+        assert!(arc.announce(key(1)) && !arc.announce(key(1)));
+        assert!(arc.take_announced(key(1)) && !arc.take_announced(key(1)));
+        assert!(arc.announce(key(2)));
+        arc.get_or_load(key(2), false, false, || Ok(Loaded { plain: vec![2].into(), packed: None })).unwrap();
+        assert!(!arc.take_announced(key(2)), "the reader took it over");
+        assert!(!arc.announce(key(2)), "it is there");
     }
 
     #[test]
