@@ -367,6 +367,13 @@ impl RedactionListPhys {
         let snaps = (0..fit).map(|_| r.u64()).collect::<Result<_>>()?;
         Ok(Self { last_object, last_blkid, num_entries, num_snaps, snaps })
     }
+
+    /// Encodes the bonus.
+    pub fn encode(&self, endian: Endian) -> Vec<u8> {
+        let mut w = Writer::new(endian, "redaction list", 32 + 8 * self.snaps.len());
+        w.u64s(&[self.last_object, self.last_blkid, self.num_entries, self.num_snaps]).u64s(&self.snaps);
+        w.finish()
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +395,8 @@ mod tests {
         let dead = DeadlistPhys::decode(&bytes, Endian::Big).unwrap().encode(Endian::Big);
         assert_eq!((&dead[..24], dead.len()), (&bytes[..24], DEADLIST_SIZE));
         assert!(DslDatasetPhys::decode(&bytes[..270], Endian::Big).is_err());
+        let redaction = RedactionListPhys::decode(&bytes[..48], Endian::Big).unwrap();
+        assert_eq!(redaction.encode(Endian::Big), bytes[..48]);
         assert_eq!(RedactionListPhys::decode(&bytes[..48], Endian::Big).unwrap().snaps, [5, 6]);
     }
 

@@ -119,6 +119,12 @@ impl ErrorScrubPhys {
             paused_flags: w(8),
         }
     }
+
+    /// The words of the entry `error_scrub`.
+    pub fn to_words(&self) -> Vec<u64> {
+        let head = [self.func, self.state, self.cursor, self.start_time, self.end_time];
+        [&head[..], &[self.to_examine, self.examined, self.errors, self.paused_flags]].concat()
+    }
 }
 
 /// Last or running removal of a top-level vdev.
@@ -165,6 +171,7 @@ mod tests {
     fn words_survive() {
         let words: Vec<u64> = (1..=24).collect();
         assert_eq!(ScanPhys::from_words(&words).to_words(), words);
+        assert_eq!(ErrorScrubPhys::from_words(&words[..9]).to_words(), words[..9]);
         assert_eq!(RemovingPhys::from_words(&words[..7]).unwrap().to_words(), words[..7]);
     }
 }
