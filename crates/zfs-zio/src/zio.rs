@@ -15,9 +15,10 @@ use crate::codec::{self, ChecksumContext, DatasetKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::ErrorSink;
 use crate::vdev::{ReadIo, VdevError, VdevTree};
+use crate::write::Writer;
 use parking_lot::RwLock;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use zfs_env::TaskPool;
 use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
 use zfs_phys::enums::CompressKind;
@@ -42,7 +43,7 @@ impl How {
     }
 }
 
-/// The reading half of an opened pool.
+/// An opened pool as far as blocks go. Writing is in [`crate::write`].
 pub struct Zio {
     pool: Arc<str>,
     instance: u64,
@@ -51,6 +52,7 @@ pub struct Zio {
     tasks: Option<Arc<TaskPool>>,
     checksums: RwLock<ChecksumContext>,
     errors: ErrorSink,
+    pub(crate) writer: OnceLock<Writer>,
 }
 
 impl Zio {
@@ -65,6 +67,7 @@ impl Zio {
             tasks,
             checksums: RwLock::new(ChecksumContext::default()),
             errors: ErrorSink::default(),
+            writer: OnceLock::new(),
         })
     }
 
@@ -86,6 +89,14 @@ impl Zio {
     /// The threads that serve it, for work of the layers above.
     pub fn tasks(&self) -> Option<&Arc<TaskPool>> {
         self.tasks.as_ref()
+    }
+
+    pub(crate) fn arc(&self) -> &ArcCache {
+        &self.arc
+    }
+
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// Figures of the cache (shared by all pools that use it).
@@ -252,6 +263,7 @@ impl Zio {
         let mut buf = scratch(size);
         let mut found: Option<Vec<u8>> = None;
         let mut worst: Option<VdevError> = None;
+        let mut wounds = Vec::new();
         for dva in self.dva_order(bp) {
             let Some(top) = self.tree.top(dva.vdev()) else { continue };
             let mut io = ReadIo::new(bp.physical_birth(), good);
@@ -260,13 +272,22 @@ impl Zio {
             io.tops = Some(&self.tree.root().children);
             let result = top.read(&mut io, dva.offset(), &mut buf);
             self.errors.damaged(bm, &io.damage);
+            if !io.damage.is_empty() {
+                wounds.push((dva, io.damage));
+            }
             match result {
-                Ok(()) if !how.all_copies => return Ok(buf),
+                Ok(()) if !how.all_copies => {
+                    self.repair(bp.physical_birth(), &wounds, &buf);
+                    return Ok(buf);
+                }
                 Ok(()) => {
                     found.get_or_insert_with(|| buf.clone());
                 }
                 Err(e) => worst = Some(worst.map_or(e, |w| w.min(e))),
             }
+        }
+        if let Some(good) = &found {
+            self.repair(bp.physical_birth(), &wounds, good);
         }
         found.ok_or_else(|| {
             let kind = match worst.unwrap_or(VdevError::NoDevice) {

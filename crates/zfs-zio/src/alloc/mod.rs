@@ -1,10 +1,31 @@
 //! Deciding where new blocks go, in memory: classes, top-level vdevs, metaslabs.
+//!
+//! A class is a set of top-level vdevs (or of metaslabs on them) for one purpose. Within it, each stream of allocation
+//! has a rotor that stays on one vdev for an aliquot of bytes — more where there is more free space — and then moves
+//! on; copies of a block go to the vdevs that follow. On the vdev, [`group`] chooses the metaslab, and [`metaslab`] the
+//! range.
+//!
+//! Nothing here touches a disk. Space maps are read by a [`Loader`] and written from [`MetaslabDelta`]s, both by the
+//! layer above, which has objects; that cuts the cycle between allocating blocks and writing down which are allocated.
+//!
+//! No lock is shared by all writers: rotors are atomics, metaslabs have a lock each.
 
+mod group;
+mod metaslab;
 mod range_tree;
+
+#[cfg(test)]
+mod tests;
 
 pub use range_tree::{BUCKETS, RangeConflict, RangeTree};
 
-use crate::error::Result;
+use crate::config::VdevKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::vdev::VdevTree;
+use group::{Group, MAX_COPIES, Request, Top};
+use metaslab::Metaslab;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use zfs_phys::Dva;
 
 /// What a top-level vdev, or a metaslab of it, is reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,4 +102,282 @@ pub struct SpaceFigures {
     pub space: u64,
     /// Size as users count it: parity taken off.
     pub dspace: u64,
+}
+
+/// A vdev has a metaslab set aside for intent logs when it has more than this many (`zfs_embedded_slog_min_ms`).
+const EMBEDDED_LOG_MIN_METASLABS: usize = 64;
+
+/// Where a stream of allocation is in a class.
+#[derive(Default)]
+struct Rotor {
+    group: AtomicUsize,
+    used: AtomicU64,
+}
+
+/// The vdevs of a class, as (top, group) positions in [`Allocator::tops`], and a rotor for each stream.
+struct Members {
+    groups: Vec<(usize, usize)>,
+    rotors: Vec<Rotor>,
+}
+
+/// What to allocate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) class: Class,
+    /// Bytes of data.
+    pub(crate) psize: u64,
+    pub(crate) copies: usize,
+    pub(crate) txg: u64,
+    /// Allocations with equal hashes come from one stream.
+    pub(crate) stream: u64,
+    /// The addresses are those of a gang header.
+    pub(crate) gang: bool,
+}
+
+/// All space of a writable pool.
+pub(crate) struct Allocator {
+    tops: Vec<Top>,
+    classes: Vec<Members>,
+    loader: Loader,
+    aliquot: u64,
+    /// Smallest allocation on normal vdevs and the unit that sizes are rounded to (`spa_min_alloc`, `spa_gcd_alloc`).
+    pub(crate) min_alloc: u64,
+    pub(crate) gcd_alloc: u64,
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Allocator {
+    pub(crate) fn new(
+        tree: &VdevTree,
+        seeds: Vec<TopSeed>,
+        loader: Loader,
+        streams: usize,
+        aliquot: u64,
+    ) -> Result<Self> {
+        let streams = streams.clamp(1, 64);
+        let (mut tops, mut min_alloc, mut gcd_alloc): (Vec<Top>, _, _) = (Vec::new(), u64::MAX, 0);
+        for seed in seeds {
+            let top = build_top(tree, &seed, streams)?;
+            let device = tree.top(seed.vdev).ok_or_else(|| Error::invalid("no such vdev"))?;
+            if seed.class == Class::Normal {
+                min_alloc = min_alloc.min(device.min_alloc());
+                gcd_alloc = gcd(gcd_alloc, device.min_alloc());
+            }
+            tops.push(top);
+        }
+        if gcd_alloc == 0 {
+            return Err(Error::invalid("no vdev to allocate on"));
+        }
+        let classes = Class::ALL.map(|class| {
+            let of_class = |(t, top): (usize, &Top)| {
+                top.groups
+                    .iter()
+                    .position(|g| g.class == class)
+                    .map(|g| (t, g))
+                    .filter(|_| tree.top(top.vdev).is_some_and(|v| !v.config.non_allocating && !v.config.removing))
+            };
+            let groups: Vec<_> = tops.iter().enumerate().filter_map(of_class).collect();
+            let start = |s: usize| Rotor { group: AtomicUsize::new(s), ..Rotor::default() };
+            Members { groups, rotors: (0..streams).map(start).collect() }
+        });
+        Ok(Self { tops, classes: classes.into(), loader, aliquot: aliquot.max(1 << 17), min_alloc, gcd_alloc })
+    }
+
+    fn members(&self, class: Class) -> &Members {
+        &self.classes[Class::ALL.iter().position(|c| *c == class).unwrap_or(0)]
+    }
+
+    /// Rounds the size of a compressed block up to what will be allocated for it anyway (`zio_roundup_alloc_size`).
+    pub(crate) fn round_up(&self, psize: u64) -> u64 {
+        if psize > self.min_alloc { psize.next_multiple_of(self.gcd_alloc) } else { self.min_alloc }
+    }
+
+    /// Allocates all copies of a block, or none: nothing when the class has no room.
+    pub(crate) fn alloc(&self, tree: &VdevTree, ask: &Ask) -> Result<Option<Vec<Dva>>> {
+        let mut dvas: Vec<Dva> = Vec::with_capacity(ask.copies);
+        for _ in 0..ask.copies.clamp(1, MAX_COPIES) {
+            let found = self.alloc_copy(tree, ask, &dvas);
+            if let Ok(Some(dva)) = found {
+                dvas.push(dva);
+                continue;
+            }
+            for dva in &dvas {
+                self.unalloc(tree, dva, ask.txg)?;
+            }
+            return found.map(|_| None);
+        }
+        Ok(Some(dvas))
+    }
+
+    fn alloc_copy(&self, tree: &VdevTree, ask: &Ask, others: &[Dva]) -> Result<Option<Dva>> {
+        let members = self.members(ask.class);
+        let n = members.groups.len();
+        if n == 0 {
+            return Ok(None);
+        }
+        let rotor = &members.rotors[(ask.stream % members.rotors.len() as u64) as usize];
+        let after = |dva: &Dva| members.groups.iter().position(|(t, _)| self.tops[*t].vdev == dva.vdev());
+        let first = match others.last().and_then(after) {
+            Some(position) => position + 1,
+            None => rotor.group.load(Ordering::Relaxed),
+        };
+        let mut failed = None;
+        for hard in [false, true] {
+            for i in 0..n {
+                let (t, g) = members.groups[(first + i) % n];
+                let (top, group) = (&self.tops[t], &self.tops[t].groups[g]);
+                let Some(device) = tree.top(top.vdev).filter(|v| v.state().is_readable()) else { continue };
+                // Other copies' vdevs are for when nothing else is left, and so are disks that are not well.
+                let shared = others.iter().any(|d| d.vdev() == top.vdev) && n > others.len();
+                let unwell = device.children.is_empty() && device.state() != crate::vdev::VdevState::Healthy;
+                if !hard && (shared || unwell) {
+                    continue;
+                }
+                let near: Vec<u64> = others.iter().filter(|d| d.vdev() == top.vdev).map(Dva::offset).collect();
+                let asize = device.psize_to_asize(ask.psize, ask.txg);
+                let request = Request {
+                    asize,
+                    txg: ask.txg,
+                    stream: ask.stream as usize,
+                    copy: others.len(),
+                    others: &near,
+                    hard,
+                    loader: &self.loader,
+                };
+                match top.alloc(group, &request) {
+                    Ok(Some(at)) => {
+                        if others.is_empty() {
+                            self.advance(members, rotor, (first + i) % n, device, ask.psize);
+                        }
+                        return Ok(Some(Dva::new(top.vdev as u32, at, asize, ask.gang)));
+                    }
+                    Ok(None) => {}
+                    Err(e) if e.kind() == ErrorKind::Bug => return Err(e),
+                    Err(e) => failed = Some(e),
+                }
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// Counts an allocation, and moves the rotor on when the vdev at `position` has had its share.
+    fn advance(&self, members: &Members, rotor: &Rotor, position: usize, device: &crate::vdev::Vdev, psize: u64) {
+        let n = members.groups.len();
+        if n == 1 {
+            return;
+        }
+        let used = rotor.used.fetch_add(psize, Ordering::Relaxed) + psize;
+        let columns = match device.config.kind {
+            VdevKind::Raidz { nparity } => (device.children.len() as u64).saturating_sub(nparity),
+            VdevKind::Draid { ndata, .. } => ndata,
+            _ => 1,
+        };
+        // Emptier vdevs get more, within bounds, so that they all fill up together.
+        let free = |(t, g): &(usize, usize)| self.tops[*t].free_of(&self.tops[*t].groups[*g]);
+        let mine = free(&members.groups[position]);
+        let mean = members.groups.iter().map(free).sum::<u64>() / n as u64;
+        let aliquot = self.aliquot * columns.max(1);
+        let share = u128::from(aliquot) * u128::from(mine) / u128::from(mean.max(1));
+        let share = (share as u64).clamp(aliquot / 4, aliquot * 4);
+        let moved = rotor.group.load(Ordering::Relaxed) % n != position;
+        if used >= share {
+            rotor.used.store(0, Ordering::Relaxed);
+            rotor.group.store((position + 1) % n, Ordering::Relaxed);
+        } else if moved {
+            rotor.group.store(position, Ordering::Relaxed);
+        }
+    }
+
+    fn top(&self, dva: &Dva) -> Result<&Top> {
+        let found = self.tops.iter().find(|t| t.vdev == dva.vdev());
+        found.ok_or_else(|| Error::unsupported("changing the space of a vdev that takes no blocks"))
+    }
+
+    /// Bytes that an address occupies itself: of a gang block, only the header.
+    fn size(tree: &VdevTree, dva: &Dva) -> u64 {
+        match tree.top(dva.vdev()) {
+            Some(top) if dva.is_gang() => top.psize_to_asize(zfs_phys::gang::GANG_HEADER_SIZE as u64, 0),
+            _ => dva.asize(),
+        }
+    }
+
+    pub(crate) fn free(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
+        self.top(dva)?.free(dva.offset(), Self::size(tree, dva), txg)
+    }
+
+    /// Takes an allocation of the same txg back.
+    pub(crate) fn unalloc(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
+        self.top(dva)?.unalloc(dva.offset(), Self::size(tree, dva), txg)
+    }
+
+    pub(crate) fn claim(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
+        self.top(dva)?.claim(dva.offset(), Self::size(tree, dva), txg, &self.loader)
+    }
+
+    pub(crate) fn take_deltas(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {
+        let mut out = Vec::new();
+        self.tops.iter().try_for_each(|t| t.take_deltas(txg, &mut out))?;
+        Ok(out)
+    }
+
+    pub(crate) fn sync_done(&self, txg: u64) -> Result<()> {
+        self.tops.iter().try_for_each(|t| t.sync_done(txg))
+    }
+
+    pub(crate) fn figures(&self, class: Class) -> SpaceFigures {
+        self.sum(|top, group| group.class == class && top.vdev == group.vdev)
+    }
+
+    pub(crate) fn vdev_figures(&self, vdev: u64) -> SpaceFigures {
+        self.sum(|top, _| top.vdev == vdev)
+    }
+
+    fn sum(&self, which: impl Fn(&Top, &Group) -> bool) -> SpaceFigures {
+        let groups = self.tops.iter().flat_map(|t| t.groups.iter().map(move |g| (t, g)));
+        groups.filter(|(t, g)| which(t, g)).fold(SpaceFigures::default(), |sum, (t, g)| {
+            let f = t.figures(g);
+            SpaceFigures {
+                alloc: sum.alloc + f.alloc,
+                deferred: sum.deferred + f.deferred,
+                space: sum.space + f.space,
+                dspace: sum.dspace + f.dspace,
+            }
+        })
+    }
+}
+
+/// Metaslabs and groups of one top-level vdev.
+fn build_top(tree: &VdevTree, seed: &TopSeed, streams: usize) -> Result<Top> {
+    let device = tree.top(seed.vdev).ok_or_else(|| Error::invalid("no such vdev"))?;
+    let shift = device.config.metaslab_shift;
+    if !device.config.kind.is_concrete() || !(20..60).contains(&shift) {
+        return Err(Error::corrupt(format!("vdev {} with metaslabs of 2^{shift} bytes", seed.vdev)));
+    }
+    let count = device.config.asize >> shift;
+    if seed.metaslabs.len() as u64 > count || seed.metaslabs.iter().zip(0..).any(|(m, i)| m.index != i) {
+        return Err(Error::corrupt(format!("vdev {} has {count} metaslabs, not those given", seed.vdev)));
+    }
+    let metaslabs: Vec<Metaslab> = seed
+        .metaslabs
+        .iter()
+        .map(|m| {
+            let (start, end) = device.metaslab_range(m.index);
+            Metaslab::new(m, start, end, device.ashift)
+        })
+        .collect();
+    let mut members: Vec<u32> = (0..metaslabs.len() as u32).collect();
+    let mut groups = Vec::new();
+    let embeds = matches!(seed.class, Class::Normal | Class::Special);
+    if embeds && metaslabs.len() > EMBEDDED_LOG_MIN_METASLABS {
+        let allocated = |m: &u32| seed.metaslabs[*m as usize].allocated;
+        if let Some(emptiest) = members.iter().copied().min_by_key(allocated) {
+            members.retain(|m| *m != emptiest);
+            groups.push(Group::new(seed.vdev, Class::EmbeddedLog, vec![emptiest], &metaslabs, streams));
+        }
+    }
+    groups.insert(0, Group::new(seed.vdev, seed.class, members, &metaslabs, streams));
+    Ok(Top::new(seed.vdev, metaslabs, groups, device))
 }

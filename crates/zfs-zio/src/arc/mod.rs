@@ -231,6 +231,12 @@ impl ArcCache {
         }
     }
 
+    /// Forgets one block: its place is about to hold something else that goes by the same key.
+    pub fn forget(&self, key: CacheKey) {
+        self.cold.remove(&key, |_| true);
+        self.hot.remove(&key, |_| true);
+    }
+
     /// Lets go of a block whose reader has it in a cache of its own. Compressed bytes stay: they are a smaller copy.
     pub fn release(&self, key: CacheKey) {
         self.hot.remove(&key, |_| true);

@@ -8,7 +8,7 @@ use zfs_phys::label::{VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE};
 
 impl Vdev {
     /// Where on which device `len` bytes at `offset` of a leaf's allocatable area are.
-    fn place(&self, offset: u64, len: usize) -> Result<(&Arc<dyn BlockDevice>, u64), VdevError> {
+    pub(super) fn place(&self, offset: u64, len: usize) -> Result<(&Arc<dyn BlockDevice>, u64), VdevError> {
         let device = self.device().filter(|_| self.state().is_readable()).ok_or(VdevError::NoDevice)?;
         // Offsets are of the allocatable area; only the scratch area of a RAID-Z expansion lies in front of it, and its
         // offsets come as negative numbers.

@@ -1,5 +1,7 @@
 //! The vdev tree: where the bytes of a DVA are, and how to get them in spite of damage.
 //!
+//! Writing ([`write`]) is the same call tree the other way: bytes go down, parity is added, every copy is written.
+//!
 //! Life cycle: built once from a configuration and opened devices, then never changed; a pool whose configuration
 //! changes builds a new tree. What does change — indirect mappings handed in later, counters — sits behind its own lock
 //! or is atomic, so reading needs no lock.
@@ -14,15 +16,19 @@
 //! Rejected alternative: a completion-driven state machine for every vdev type. Reads here are either one `pread` of
 //! cached pages or few and large; a blocking call tree is easier to prove right.
 
+pub mod flush;
 pub mod indirect;
+pub mod labels;
 pub mod leaf;
 pub mod mirror;
 pub mod raidz;
 pub mod state;
 pub mod tree;
+mod write;
 
 pub use state::{VdevAux, VdevState};
 pub use tree::{Vdev, VdevStats, VdevTree};
+pub(crate) use write::WriteIo;
 
 use zfs_env::TaskPool;
 

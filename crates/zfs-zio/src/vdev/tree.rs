@@ -18,7 +18,10 @@ use zfs_phys::label::{SPA_MINDEVSIZE, VDEV_LABEL_END_SIZE, VDEV_LABEL_SIZE, VDEV
 pub struct VdevStats {
     reads: AtomicU64,
     bytes: AtomicU64,
+    writes: AtomicU64,
+    bytes_written: AtomicU64,
     read_errors: AtomicU64,
+    write_errors: AtomicU64,
     checksum_errors: AtomicU64,
 }
 
@@ -51,9 +54,28 @@ impl VdevStats {
         self.read_errors.load(Ordering::Relaxed)
     }
 
-    /// Writes the device refused: none, as nothing is written.
+    pub(crate) fn count_write(&self, bytes: u64) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_write_error(&self) {
+        self.write_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes that succeeded.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+
+    /// Writes and flushes the device refused.
     pub fn write_errors(&self) -> u64 {
-        0
+        self.write_errors.load(Ordering::Relaxed)
     }
 
     /// Reads that gave wrong bytes.
@@ -64,6 +86,7 @@ impl VdevStats {
     /// Sets all error counters to zero (`zpool clear`).
     pub fn clear_errors(&self) {
         self.read_errors.store(0, Ordering::Relaxed);
+        self.write_errors.store(0, Ordering::Relaxed);
         self.checksum_errors.store(0, Ordering::Relaxed);
     }
 }
@@ -101,6 +124,7 @@ pub struct Vdev {
     state: AtomicU8,
     aux: AtomicU8,
     dtl: Dtl,
+    pub(super) unflushed: super::flush::Unflushed,
 }
 
 impl std::fmt::Debug for Vdev {
@@ -202,11 +226,51 @@ impl Vdev {
         }
     }
 
+    /// Usable bytes for each 512 allocated, as space is shown to users: fixed by what a block of 128 KiB took when the
+    /// vdev was new (`vdev_set_deflate_ratio`).
+    pub fn deflate_ratio(&self) -> u64 {
+        (1 << 17) / (self.psize_to_asize(1 << 17, 0) >> 9).max(1)
+    }
+
+    /// Bytes that metaslab `index` of a top-level vdev covers, as (start, end): on dRAID only whole stripes.
+    pub fn metaslab_range(&self, index: u64) -> (u64, u64) {
+        let (start, end) = (index << self.config.metaslab_shift, (index + 1) << self.config.metaslab_shift);
+        match &self.geometry {
+            Geometry::Draid(draid) => {
+                let (unit, first) = (draid.stripe(), start.next_multiple_of(draid.stripe()));
+                (first, first + end.saturating_sub(first) / unit * unit)
+            }
+            _ => (start, end),
+        }
+    }
+
     /// Tells which txgs a leaf lacks (its dirty time log), so that reads prefer others.
     pub fn set_dtl(&self, mut missing: Vec<std::ops::Range<u64>>) {
         missing.retain(|r| r.start < r.end);
         missing.sort_by_key(|r| r.start);
         *self.dtl.write() = missing;
+    }
+
+    /// Notes that a leaf lacks what was written in `txg`.
+    pub fn dtl_add(&self, txg: u64) {
+        if txg == 0 || self.dtl.read().iter().any(|r| r.contains(&txg)) {
+            return;
+        }
+        let mut dtl = self.dtl.write();
+        dtl.push(txg..txg + 1);
+        dtl.sort_by_key(|r| r.start);
+        dtl.dedup_by(|next, last| {
+            let joins = next.start <= last.end;
+            if joins {
+                last.end = last.end.max(next.end);
+            }
+            joins
+        });
+    }
+
+    /// Txgs a leaf lacks something of, ascending.
+    pub fn dtl(&self) -> Vec<std::ops::Range<u64>> {
+        self.dtl.read().clone()
     }
 
     pub(super) fn reflow(&self) -> Option<Reflow> {
@@ -261,6 +325,7 @@ impl Vdev {
             state: AtomicU8::new(0),
             aux: AtomicU8::new(0),
             dtl: RwLock::new(Vec::new()),
+            unflushed: super::flush::Unflushed::default(),
         };
         match vdev.config.kind {
             VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),
@@ -302,6 +367,15 @@ impl Vdev {
         match self.config.degraded {
             true => self.set_state(VdevState::Degraded, VdevAux::ErrExceeded),
             false => self.set_state(VdevState::Healthy, VdevAux::None),
+        }
+    }
+
+    /// Derives the states of this vdev and all inner ones below anew, after a leaf's state has changed.
+    pub(super) fn reevaluate(&self) {
+        self.children.iter().for_each(Vdev::reevaluate);
+        let inner = !self.config.kind.is_leaf() && self.config.kind != VdevKind::Indirect;
+        if inner {
+            self.evaluate();
         }
     }
 

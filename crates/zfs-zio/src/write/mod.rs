@@ -1,14 +1,36 @@
 //! Writing blocks: from logical bytes to a block pointer and bytes on disks.
+//!
+//! Order of things in [`Zio::write`]: zeros become a hole; compression, which must save an eighth and whole sectors to be
+//! worth it ([`pack`]); what is small enough goes into the pointer; the checksum; is it what was there before?; space for
+//! every copy, or a gang block ([`gang`]) where no single range is large enough; the bytes to every copy.
+//!
+//! A write is done when its bytes have been given to the devices; they are durable after [`Zio::flush`]. Failing devices
+//! are no errors here as long as one copy of every block can be read back. When that cannot be had any more the pool
+//! is suspended: every later write fails at once until [`Zio::resume`], nothing on disk changes, and so the last synced
+//! state stays as it is. A broken invariant of the allocator suspends it too.
+//!
+//! Locks: none of its own; many threads write at the same time.
 
-use crate::alloc::{Class, Loader, MetaslabDelta, SpaceFigures, TopSeed};
+mod gang;
+mod log;
+mod pack;
+mod repair;
+
+use crate::alloc::{Allocator, Ask, Class, Loader, MetaslabDelta, SpaceFigures, TopSeed};
+use crate::arc::CacheKey;
 use crate::bookmark::Zbookmark;
 use crate::buf::Buf;
 use crate::codec::DatasetKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::vdev::{VdevError, WriteIo};
 use crate::zio::Zio;
+use pack::Packed;
 use std::sync::Arc;
-use zfs_phys::BlkPtr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use zfs_codec::checksum;
+use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
+use zfs_phys::{BlkPtr, Dva, Endian};
 
 /// Passes of one txg's sync from which on blocks written in it before are rewritten in place
 /// (`zfs_sync_pass_rewrite`).
@@ -92,21 +114,68 @@ impl std::fmt::Debug for WriteProps {
     }
 }
 
-fn read_only() -> Error {
-    Error::new(ErrorKind::ReadOnly, "writing to a pool that is not open for writing")
+/// The writing half of an opened pool.
+pub(crate) struct Writer {
+    alloc: Allocator,
+    config: WriteConfig,
+    suspended: AtomicBool,
 }
 
 impl Zio {
-    /// Makes the pool writable: from now on blocks may be allocated on `tops`. Fails when done twice, or with `Corrupt`
-    /// when the metaslabs do not fit their vdevs.
+    /// Makes the pool writable: from now on blocks may be allocated on `tops`. `loader` is kept as long as the pool: it
+    /// must not hold the pool in turn. Fails when done twice, or with `Corrupt` when the metaslabs do not fit their
+    /// vdevs.
     pub fn enable_writes(&self, tops: Vec<TopSeed>, loader: Loader, config: WriteConfig) -> Result<()> {
-        let _ = (tops, loader, config);
-        Err(Error::unsupported("writing"))
+        let alloc = Allocator::new(self.vdevs(), tops, loader, config.allocators, config.aliquot)
+            .map_err(|e| e.pool(self.pool_name()))?;
+        let writer = Writer { alloc, config, suspended: AtomicBool::new(false) };
+        self.writer.set(writer).map_err(|_| Error::invalid("the pool is writable already").pool(self.pool_name()))
     }
 
-    /// Whether [`Zio::enable_writes`] was called and the pool has not been suspended.
+    /// Whether [`Zio::enable_writes`] was called and the pool is not suspended.
     pub fn is_writable(&self) -> bool {
-        false
+        self.writer.get().is_some_and(|w| !w.suspended.load(Ordering::Acquire))
+    }
+
+    /// Whether writing has stopped because too many devices failed.
+    pub fn is_suspended(&self) -> bool {
+        self.writer.get().is_some_and(|w| w.suspended.load(Ordering::Acquire))
+    }
+
+    /// Stops all writing: something is wrong that writing would make worse.
+    pub fn suspend(&self, why: &Error) {
+        if let Some(w) = self.writer.get()
+            && !w.suspended.swap(true, Ordering::AcqRel)
+        {
+            tracing::error!(pool = &**self.pool_name(), error = %why, "pool is suspended");
+        }
+    }
+
+    /// Lets writing go on after devices have come back (`zpool clear`). What failed meanwhile must be tried again.
+    pub fn resume(&self) {
+        if let Some(w) = self.writer.get() {
+            w.suspended.store(false, Ordering::Release);
+        }
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        let writer = self.writer.get().ok_or_else(|| {
+            Error::new(ErrorKind::ReadOnly, "writing to a pool that is not open for writing").pool(self.pool_name())
+        })?;
+        if writer.suspended.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Io, "writing to a suspended pool").pool(self.pool_name()));
+        }
+        Ok(writer)
+    }
+
+    /// Passes a result on, suspending the pool when it says that an invariant is broken or too much has failed.
+    fn judge<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|e| {
+            if matches!(e.kind(), ErrorKind::Bug | ErrorKind::Io) && !self.is_suspended() {
+                self.suspend(&e);
+            }
+            e.pool(self.pool_name())
+        })
     }
 
     /// Writes the logical bytes of a block and gives the pointer to them; its fill count is the caller's to set.
@@ -114,7 +183,7 @@ impl Zio {
     /// Depending on `props`: all zeros become a hole, little becomes an embedded pointer, what equals `prev` may be left
     /// alone (the result equals `prev` then). `prev` is the pointer that is replaced; the caller frees it, unless the
     /// result has the same first address: in pass 2 and later of a txg's sync, a block that was written in the same
-    /// txg is rewritten where it is. From pass 8 on, nothing is compressed.
+    /// txg is rewritten where it is. From pass 8 on, such blocks are not compressed.
     ///
     /// Fails with `NoSpace`, `Io` when too many devices failed (the pool is suspended then), `ReadOnly`.
     pub fn write(
@@ -126,57 +195,222 @@ impl Zio {
         prev: Option<&BlkPtr>,
         pass: u32,
     ) -> Result<BlkPtr> {
-        let _ = (txg, data, props, bm, prev, pass);
-        Err(read_only())
+        let writer = self.writer()?;
+        let result = self.write_block(writer, txg, data, props, bm, prev, pass);
+        self.judge(result.map_err(|e| e.at(bm)))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "those of the public function")]
+    fn write_block(
+        &self,
+        writer: &Writer,
+        txg: u64,
+        data: &Buf,
+        props: &WriteProps,
+        bm: &Zbookmark,
+        prev: Option<&BlkPtr>,
+        pass: u32,
+    ) -> Result<BlkPtr> {
+        check_props(data, props)?;
+        let again = prev.filter(|p| !p.is_hole() && p.logical_birth() == txg);
+        let compress = again.is_none() || pass < SYNC_PASS_DONT_COMPRESS;
+        let (bytes, kind) = match pack::pack(writer, data, props, compress) {
+            Packed::Hole => {
+                let born = writer.config.hole_birth && prev.is_some_and(|p| p.logical_birth() != 0);
+                let birth = if born { txg } else { 0 };
+                return Ok(BlkPtr::hole(data.len() as u64, props.object_type, props.level, birth));
+            }
+            Packed::Embedded(mut bp) => {
+                bp.set_birth(txg, txg);
+                return Ok(bp);
+            }
+            Packed::Stored(bytes, kind) => (bytes, kind),
+        };
+        let bytes = bytes.as_deref().unwrap_or(data);
+        let mut bp = BlkPtr::default();
+        bp.set_lsize(data.len() as u64);
+        bp.set_psize(bytes.len() as u64);
+        bp.set_compress(kind);
+        bp.set_checksum_kind(props.checksum);
+        bp.set_object_type(props.object_type);
+        bp.set_level(props.level);
+        bp.set_endian(Endian::NATIVE);
+        bp.set_birth(txg, txg);
+        bp.set_checksum(self.sum(props.checksum, bytes)?);
+        if let Some(prev) = prev.filter(|p| props.nopwrite && unchanged(p, &bp, props)) {
+            return Ok(*prev);
+        }
+        let ask = Ask {
+            class: props.class,
+            psize: bytes.len() as u64,
+            copies: usize::from(props.copies),
+            txg,
+            stream: stream(bm),
+            gang: false,
+        };
+        let in_place = again.filter(|p| {
+            pass >= SYNC_PASS_REWRITE && !p.is_embedded() && p.psize() == bp.psize() && p.ndvas() >= ask.copies
+        });
+        if let Some(prev) = in_place {
+            return self.rewrite(prev, bp, bytes, bm);
+        }
+        self.place(writer, &mut bp, bytes, &ask)?;
+        Ok(bp)
+    }
+
+    /// Writes over a block of the same txg and size.
+    fn rewrite(&self, prev: &BlkPtr, mut bp: BlkPtr, bytes: &[u8], bm: &Zbookmark) -> Result<BlkPtr> {
+        (0..3).for_each(|d| bp.set_dva(d, prev.dva(d)));
+        if prev.is_gang() {
+            self.rewrite_gang(&bp, bytes, bm, 0)?;
+        } else {
+            self.write_copies(&bp, bytes)?;
+        }
+        Ok(bp)
+    }
+
+    /// Finds space for a block whose pointer lacks nothing but addresses, and writes it there.
+    fn place(&self, writer: &Writer, bp: &mut BlkPtr, bytes: &[u8], ask: &Ask) -> Result<()> {
+        let mut class = ask.class;
+        loop {
+            let ask = Ask { class, ..*ask };
+            if let Some(dvas) = writer.alloc.alloc(self.vdevs(), &ask)? {
+                dvas.iter().enumerate().for_each(|(d, dva)| bp.set_dva(d, *dva));
+                return self.write_copies(bp, bytes);
+            }
+            class = match class {
+                Class::Dedup => Class::Special,
+                Class::Special => Class::Normal,
+                _ => break,
+            };
+        }
+        self.write_gang(writer, bp, bytes, &Ask { class, ..*ask }, 0)
+    }
+
+    /// The checksum words of `bytes`.
+    fn sum(&self, kind: ChecksumKind, bytes: &[u8]) -> Result<[u64; 4]> {
+        let salt = self.checksum_context().salt;
+        checksum::compute(kind, bytes, Endian::NATIVE, salt.as_ref())
+            .ok_or_else(|| Error::unsupported("checksum whose salt is not known yet"))
+    }
+
+    /// Writes `bytes` to every address of `bp`; one that takes them is enough.
+    fn write_copies(&self, bp: &BlkPtr, bytes: &[u8]) -> Result<()> {
+        // Another block may have been here in the same txg, and may have been read.
+        self.forget(bp);
+        let io = WriteIo::new(bp.physical_birth());
+        let mut good = false;
+        let mut worst = VdevError::NoDevice;
+        for dva in bp.dvas() {
+            let written = self.vdevs().top(dva.vdev()).ok_or(VdevError::NoDevice);
+            match written.and_then(|top| top.write(io, dva.offset(), bytes)) {
+                Ok(()) => good = true,
+                Err(e) => worst = worst.min(e),
+            }
+        }
+        if good {
+            return Ok(());
+        }
+        let kind = if worst == VdevError::Invalid { ErrorKind::Bug } else { ErrorKind::Io };
+        Err(Error::new(kind, "writing a block").offset(bp.dva(0).offset()).txg(bp.physical_birth()))
+    }
+
+    /// Drops the block from the cache.
+    fn forget(&self, bp: &BlkPtr) {
+        self.arc().forget(CacheKey::new(self.instance(), bp, false));
     }
 
     /// Frees what a pointer occupies, all pieces of a gang block included. Space becomes allocatable again two txgs
     /// after `txg`, which must be the one syncing. Nothing happens for holes and embedded blocks.
+    ///
+    /// Fails with `Bug` when it is free already, which suspends the pool.
     pub fn free(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
-        let _ = (txg, bp);
-        Err(read_only())
+        let writer = self.writer()?;
+        let result = self.each_address(bp, &mut |dva| writer.alloc.free(self.vdevs(), dva, txg));
+        self.judge(result.map_err(|e| e.txg(txg)))
     }
 
     /// Marks what a pointer occupies as allocated: blocks of intent logs are found to be in use only at import. Fails
     /// with `Corrupt` when some of it is allocated already.
     pub fn claim(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
-        let _ = (txg, bp);
-        Err(read_only())
+        let writer = self.writer()?;
+        let result = self.each_address(bp, &mut |dva| writer.alloc.claim(self.vdevs(), dva, txg));
+        self.judge(result.map_err(|e| e.txg(txg)))
     }
 
-    /// Allocates a block of `size` bytes for an intent log: on log vdevs, else on metaslabs set aside, else anywhere.
-    /// The pointer has everything but its checksum words, which name log and block.
-    pub fn alloc_log(&self, txg: u64, size: u64, bm: &Zbookmark) -> Result<BlkPtr> {
-        let _ = (txg, size, bm);
-        Err(read_only())
+    /// Calls `act` for every address that a pointer occupies.
+    fn each_address(&self, bp: &BlkPtr, act: &mut dyn FnMut(&Dva) -> Result<()>) -> Result<()> {
+        if bp.is_hole() || bp.is_embedded() {
+            return Ok(());
+        }
+        if bp.is_gang() {
+            self.each_piece(bp, &mut |piece| piece.dvas().try_for_each(|dva| act(&dva)), 0)?;
+        }
+        bp.dvas().try_for_each(|dva| act(&dva))
     }
 
-    /// Seals an intent-log block (its header must be filled in, magic and checksum excepted) and writes it.
-    pub fn write_log(&self, bp: &BlkPtr, data: &mut [u8]) -> Result<()> {
-        let _ = (bp, data);
-        Err(read_only())
-    }
-
-    /// Makes everything written so far durable. Fails when so many devices fail to flush that data may be lost.
+    /// Makes everything written so far durable. Fails when so many devices fail to flush that data may be lost; the
+    /// pool is suspended then.
     pub fn flush(&self) -> Result<()> {
-        Err(read_only())
+        self.writer()?;
+        self.judge(self.vdevs().flush(self.tasks().map(|t| &**t)))
     }
 
     /// What was allocated and freed in `txg` since the last call, for the space maps. Call it again in later passes
-    /// until it is empty.
-    pub fn take_sync_delta(&self, txg: u64) -> Vec<MetaslabDelta> {
-        let _ = txg;
-        Vec::new()
+    /// until it is empty. Fails with `Bug` when the sets contradict each other; the pool is suspended then.
+    pub fn take_sync_delta(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {
+        let writer = self.writer()?;
+        self.judge(writer.alloc.take_deltas(txg))
     }
 
     /// `txg` is on stable storage: what was freed two txgs ago becomes allocatable.
-    pub fn metaslab_sync_done(&self, txg: u64) {
-        let _ = txg;
+    pub fn metaslab_sync_done(&self, txg: u64) -> Result<()> {
+        let writer = self.writer()?;
+        self.judge(writer.alloc.sync_done(txg))
     }
 
     /// Figures of a class.
     pub fn space(&self, class: Class) -> SpaceFigures {
-        let _ = class;
-        SpaceFigures::default()
+        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc.figures(class))
     }
+
+    /// Figures of a top-level vdev.
+    pub fn vdev_space(&self, vdev: u64) -> SpaceFigures {
+        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc.vdev_figures(vdev))
+    }
+}
+
+/// Refuses what no pointer can say.
+fn check_props(data: &Buf, props: &WriteProps) -> Result<()> {
+    if props.key.is_some() {
+        return Err(Error::unsupported("writing encrypted blocks"));
+    }
+    let size = data.len() as u64;
+    if size == 0 || !size.is_multiple_of(512) || size > SPA_MAXBLOCKSIZE || !(1..=3).contains(&props.copies) {
+        return Err(Error::invalid(format!("writing a block of {size} bytes in {} copies", props.copies)));
+    }
+    if matches!(props.checksum, ChecksumKind::Inherit | ChecksumKind::On) || checksum::is_embedded(props.checksum) {
+        return Err(Error::invalid("writing a block with an indefinite checksum"));
+    }
+    Ok(())
+}
+
+/// Whether `new` stands for the same bytes as `prev`, so that it need not be written (`zio_nop_write`).
+fn unchanged(prev: &BlkPtr, new: &BlkPtr, props: &WriteProps) -> bool {
+    !prev.is_hole()
+        && !prev.is_embedded()
+        && !prev.is_encrypted()
+        && (checksum::is_dedup_grade(props.checksum) || props.checksum == ChecksumKind::Edonr)
+        && props.compress != CompressKind::Off
+        && prev.word[6] == new.word[6]
+        && prev.ndvas() == usize::from(props.copies)
+        && prev.checksum() == new.checksum()
+}
+
+/// Which stream of allocation a block belongs to: neighbours in a file share one, so that they lie together.
+fn stream(bm: &Zbookmark) -> u64 {
+    let words = [bm.objset, bm.object, bm.level as u64, bm.blkid >> 10];
+    words
+        .into_iter()
+        .fold(0x9e37_79b9_7f4a_7c15, |h: u64, w| (h ^ w).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
 }

@@ -163,6 +163,11 @@ impl DraidGeometry {
         self.ndata << self.ashift
     }
 
+    /// Allocations start at multiples of this and take multiples of it.
+    pub fn stripe(&self) -> u64 {
+        self.group_width << self.ashift
+    }
+
     /// Distributed spares.
     pub fn nspares(&self) -> u64 {
         self.nspares

@@ -39,7 +39,7 @@ impl Vdev {
         result
     }
 
-    fn raid_map(&self, offset: u64, size: usize, birth: u64) -> Option<RaidMap> {
+    pub(in crate::vdev) fn raid_map(&self, offset: u64, size: usize, birth: u64) -> Option<RaidMap> {
         // Bounds were checked against the vdev's size; a size that is not the disk's makes child offsets that the
         // leaves refuse.
         if size == 0 || !offset.is_multiple_of(1 << self.ashift) {
@@ -54,15 +54,23 @@ impl Vdev {
 
     /// Reads a distributed spare: the child whose space it is at this offset.
     pub(super) fn read_spare(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> Result<(), VdevError> {
-        let (VdevKind::DraidSpare { spare_id, .. }, Some(draid)) = (&self.config.kind, io.draid) else {
-            return Err(VdevError::NoDevice);
-        };
-        let super::tree::Geometry::Draid(geometry) = &draid.geometry else { return Err(VdevError::NoDevice) };
-        let child = geometry.spare_child(*spare_id, offset).and_then(|c| draid.children.get(c));
-        let Some(child) = child.filter(|_| io.depth < MOST_DETOURS) else { return Err(VdevError::NoDevice) };
+        let child = self.spare_target(io.draid, io.depth, offset).ok_or(VdevError::NoDevice)?;
         io.depth += 1;
         let result = child.read(io, offset, buf);
         io.depth -= 1;
         result
+    }
+
+    /// The child of `draid` whose space this distributed spare is at `offset`; nothing after too many detours.
+    pub(in crate::vdev) fn spare_target<'t>(
+        &self,
+        draid: Option<&'t Vdev>,
+        depth: u32,
+        offset: u64,
+    ) -> Option<&'t Vdev> {
+        let (VdevKind::DraidSpare { spare_id, .. }, Some(draid)) = (&self.config.kind, draid) else { return None };
+        let super::tree::Geometry::Draid(geometry) = &draid.geometry else { return None };
+        let child = geometry.spare_child(*spare_id, offset).and_then(|c| draid.children.get(c));
+        child.filter(|_| depth < MOST_DETOURS)
     }
 }
