@@ -5,22 +5,29 @@
 //! of objects.
 
 use crate::dnode::Dnode;
+use crate::live::TO_END;
+use crate::liveset::ObjectSpec;
 use crate::objset::Objset;
 use crate::txg::Tx;
 use std::collections::HashSet;
 use std::sync::Arc;
 use zfs_phys::blkptr::BLKPTR_SIZE;
-use zfs_phys::bpobj::{BpobjPhys, MAX_DEPTH};
+use zfs_phys::bpobj::{BPOBJ_SIZE_V2, BpobjPhys, MAX_DEPTH};
+use zfs_phys::enums::DmuObjectType;
 use zfs_phys::read::u64_at;
 use zfs_phys::{BlkPtr, Endian};
-use zfs_zio::{Error, ErrorKind, Result};
+use zfs_zio::{Buf, Error, ErrorKind, Result};
 
 /// An open list.
 pub struct Bpobj {
     objset: Arc<Objset>,
     dnode: Arc<Dnode>,
     phys: BpobjPhys,
+    /// Bytes that a pointer counts in the sum, as the owner of the list's object set says.
+    dsize: DsizeOf,
 }
+
+type DsizeOf = Box<dyn Fn(&BlkPtr) -> u64 + Send + Sync>;
 
 impl Bpobj {
     /// Opens the list in object `object` of the MOS.
@@ -28,7 +35,9 @@ impl Bpobj {
         let dnode = mos.dnode(object)?;
         let phys = BpobjPhys::decode(&dnode.bonus()?, dnode.phys().endian)
             .map_err(|e| Error::from(e).at(&dnode.ctx.bookmark(object, 0, 0)))?;
-        Ok(Self { objset: mos.clone(), dnode, phys })
+        let owner = mos.live.as_ref().map(|live| live.owner.clone());
+        let dsize: DsizeOf = Box::new(move |bp| owner.as_ref().map_or(bp.asize(), |o| o.dsize(bp)));
+        Ok(Self { objset: mos.clone(), dnode, phys, dsize })
     }
 
     /// Its header: counts and sums.
@@ -82,37 +91,223 @@ impl Bpobj {
     }
 }
 
+/// Block size of the lists and of the arrays of lists below them (`SPA_OLD_MAXBLOCKSIZE`).
+const BLOCK: u32 = 128 << 10;
+
 impl Bpobj {
-    /// Makes an empty list. Gives its object number.
+    /// Makes an empty list of the version with lists below it. Gives its object number.
     pub fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
-        let _ = (mos, tx);
-        Err(Error::unsupported("changing a block pointer list"))
+        let (object_type, bonus_type) = (DmuObjectType::BPOBJ, DmuObjectType::BPOBJ_HDR);
+        let spec =
+            ObjectSpec { object_type, block_size: BLOCK, bonus_type, bonus_len: BPOBJ_SIZE_V2, ..Default::default() };
+        Ok(mos.allocate(tx, &spec)?.object())
     }
 
-    /// Appends a pointer; `dsize` are the bytes it counts in the list's sum.
+    fn store(&mut self, tx: &Tx) -> Result<()> {
+        let bonus = self.phys.encode(self.dnode.bonus()?.len(), Endian::NATIVE)?;
+        self.dnode.set_bonus(tx, DmuObjectType::BPOBJ_HDR, &bonus)
+    }
+
+    /// Appends a pointer; `dsize` are the bytes it counts in the list's sum, `freed` marks one that was freed again
+    /// (livelists), which is subtracted.
     pub fn enqueue(&mut self, tx: &Tx, bp: &BlkPtr, freed: bool, dsize: u64) -> Result<()> {
-        let _ = (tx, bp, freed, dsize);
-        Err(Error::unsupported("changing a block pointer list"))
+        let mut stored = *bp;
+        if bp.is_embedded() {
+            // Only what is counted is of interest.
+            stored = BlkPtr::default();
+            stored.word[6] = bp.word[6];
+            stored.word[10] = bp.word[10];
+        } else if !bp.is_dedup() {
+            stored.set_checksum([0; 4]);
+        }
+        stored.word[11] = u64::from(freed);
+        let at = self.phys.num_blkptrs.saturating_mul(BLKPTR_SIZE as u64);
+        self.dnode.write_at(tx, at, &stored.encode(Endian::NATIVE))?;
+        let uncomp = if bp.is_metadata() { bp.psize_on_disk() } else { bp.lsize() };
+        let p = &mut self.phys;
+        p.num_blkptrs += 1;
+        p.num_freed += u64::from(freed);
+        let sum = |sum: &mut u64, by: u64| *sum = if freed { sum.saturating_sub(by) } else { sum.saturating_add(by) };
+        sum(&mut p.bytes, dsize);
+        if p.has_comp {
+            sum(&mut p.comp, bp.psize_on_disk());
+            sum(&mut p.uncomp, uncomp);
+        }
+        self.store(tx)
     }
 
-    /// Hangs another list, which is not empty and hangs nowhere else, below this one.
+    /// Hangs another list, which hangs nowhere else, below this one. An empty one is freed; a short one is copied and
+    /// freed, so that lists do not nest without need.
     pub fn enqueue_subobj(&mut self, tx: &Tx, object: u64) -> Result<()> {
-        let _ = (tx, object);
-        Err(Error::unsupported("changing a block pointer list"))
+        let mut sub = Self::open(&self.objset, object)?;
+        if sub.phys.num_blkptrs == 0 && sub.phys.num_subobjs == 0 {
+            return Self::destroy(&self.objset, tx, object);
+        }
+        let one_block = |dnode: &Dnode| dnode.phys().maxblkid == 0;
+        let mut flat = true;
+        if sub.phys.subobjs != 0 {
+            let below = self.objset.dnode(sub.phys.subobjs)?;
+            flat = one_block(&below);
+            if flat {
+                let count = sub.phys.num_subobjs;
+                let names = native_words(&below, count)?;
+                self.append_subobjs(tx, &names)?;
+                self.objset.free_object(tx, sub.phys.subobjs)?;
+                (sub.phys.subobjs, sub.phys.num_subobjs) = (0, 0);
+                sub.store(tx)?;
+            }
+        }
+        if flat && one_block(&sub.dnode) {
+            let mut bytes = Vec::new();
+            each(&sub.dnode, sub.phys.num_blkptrs, BLKPTR_SIZE as u64, |raw, endian| {
+                bytes.extend_from_slice(&BlkPtr::decode(raw, endian)?.encode(Endian::NATIVE));
+                Ok(())
+            })?;
+            self.dnode.write_at(tx, self.phys.num_blkptrs.saturating_mul(BLKPTR_SIZE as u64), &bytes)?;
+            self.phys.num_blkptrs += sub.phys.num_blkptrs;
+            self.objset.free_object(tx, object)?;
+        } else {
+            self.append_subobjs(tx, &[object])?;
+        }
+        let (p, s) = (&mut self.phys, &sub.phys);
+        p.bytes = p.bytes.saturating_add(s.bytes);
+        p.comp = p.comp.saturating_add(s.comp);
+        p.uncomp = p.uncomp.saturating_add(s.uncomp);
+        self.store(tx)
+    }
+
+    fn append_subobjs(&mut self, tx: &Tx, objects: &[u64]) -> Result<()> {
+        if self.phys.subobjs == 0 {
+            let object_type = DmuObjectType::BPOBJ_SUBOBJ;
+            let spec = ObjectSpec { object_type, block_size: BLOCK, ..Default::default() };
+            self.phys.subobjs = self.objset.allocate(tx, &spec)?.object();
+        }
+        let bytes: Vec<u8> = objects.iter().flat_map(|o| Endian::NATIVE.put_u64(*o)).collect();
+        let at = self.phys.num_subobjs.saturating_mul(8);
+        self.objset.dnode(self.phys.subobjs)?.write_at(tx, at, &bytes)?;
+        self.phys.num_subobjs += objects.len() as u64;
+        Ok(())
     }
 
     /// Gives pointers to `f`, newest first, and takes them off, those of lists below included, until `f` says that it
     /// has enough. Tells whether the list is empty now.
     pub fn take(&mut self, tx: &Tx, f: &mut dyn FnMut(&BlkPtr, bool) -> Result<Enough>) -> Result<bool> {
-        let _ = (tx, f);
-        Err(Error::unsupported("changing a block pointer list"))
+        self.take_nested(tx, f, 0)
+    }
+
+    fn take_nested(
+        &mut self,
+        tx: &Tx,
+        f: &mut dyn FnMut(&BlkPtr, bool) -> Result<Enough>,
+        depth: usize,
+    ) -> Result<bool> {
+        if depth > MAX_DEPTH {
+            let bm = self.dnode.ctx.bookmark(self.dnode.object(), 0, 0);
+            return Err(Error::corrupt("block pointer lists that hold each other").at(&bm));
+        }
+        if !self.take_own(tx, f)? {
+            return Ok(false);
+        }
+        while self.phys.num_subobjs > 0 {
+            let names = self.objset.dnode(self.phys.subobjs)?;
+            let last = self.phys.num_subobjs - 1;
+            let raw = names.read_vec(last.saturating_mul(8), 8)?;
+            let endian = names.read_block_endian(last * 8 / names.datablksz().max(8))?.map_or(Endian::NATIVE, |b| b.1);
+            let object = u64_at(&raw, 0, endian).unwrap_or(0);
+            let mut sub = Self::open(&self.objset, object)?;
+            let before = sub.phys;
+            let emptied = sub.take_nested(tx, f, depth + 1)?;
+            let (p, now) = (&mut self.phys, sub.phys);
+            p.bytes = p.bytes.saturating_sub(before.bytes.saturating_sub(now.bytes));
+            p.comp = p.comp.saturating_sub(before.comp.saturating_sub(now.comp));
+            p.uncomp = p.uncomp.saturating_sub(before.uncomp.saturating_sub(now.uncomp));
+            if emptied {
+                self.objset.free_object(tx, object)?;
+                self.phys.num_subobjs = last;
+                names.free_range(tx, last * 8, 8)?;
+            }
+            self.store(tx)?;
+            if !emptied {
+                return Ok(false);
+            }
+        }
+        if self.phys.subobjs != 0 {
+            self.objset.free_object(tx, self.phys.subobjs)?;
+            self.phys.subobjs = 0;
+        }
+        // What rounding of older versions left behind is nobody's.
+        (self.phys.bytes, self.phys.comp, self.phys.uncomp) = (0, 0, 0);
+        self.store(tx)?;
+        Ok(true)
+    }
+
+    /// Takes pointers off this list alone. Tells whether none is left.
+    fn take_own(&mut self, tx: &Tx, f: &mut dyn FnMut(&BlkPtr, bool) -> Result<Enough>) -> Result<bool> {
+        let before = self.phys.num_blkptrs;
+        let mut enough = Enough::No;
+        let per_block = (self.dnode.datablksz() / BLKPTR_SIZE as u64).max(1);
+        let mut block: Option<(u64, Buf, Endian)> = None;
+        while self.phys.num_blkptrs > 0 && enough == Enough::No {
+            let index = self.phys.num_blkptrs - 1;
+            let blkid = index / per_block;
+            if block.as_ref().is_none_or(|(b, ..)| *b != blkid) {
+                let bm = self.dnode.ctx.bookmark(self.dnode.object(), 0, blkid);
+                let read = self.dnode.read_block_endian(blkid)?;
+                let (buf, endian) = read.ok_or_else(|| Error::corrupt("a hole in a list").at(&bm))?;
+                block = Some((blkid, buf, endian));
+            }
+            let Some((_, buf, endian)) = &block else { break };
+            let at = (index % per_block) as usize * BLKPTR_SIZE;
+            let bp = BlkPtr::decode(buf.get(at..).unwrap_or_default(), *endian)?;
+            let freed = bp.word[11] & 1 != 0;
+            enough = f(&bp, freed)?;
+            self.phys.num_blkptrs = index;
+            self.phys.num_freed = self.phys.num_freed.saturating_sub(u64::from(freed));
+            self.subtract(&bp);
+        }
+        if self.phys.num_blkptrs != before {
+            let at = self.phys.num_blkptrs.saturating_mul(BLKPTR_SIZE as u64);
+            self.dnode.free_range(tx, at, TO_END)?;
+            self.store(tx)?;
+        }
+        Ok(self.phys.num_blkptrs == 0)
+    }
+
+    fn subtract(&mut self, bp: &BlkPtr) {
+        let uncomp = if bp.is_metadata() { bp.psize_on_disk() } else { bp.lsize() };
+        let p = &mut self.phys;
+        p.bytes = p.bytes.saturating_sub((self.dsize)(bp));
+        p.comp = p.comp.saturating_sub(bp.psize_on_disk());
+        p.uncomp = p.uncomp.saturating_sub(uncomp);
     }
 
     /// Frees a list and all below it; not the blocks on it.
     pub fn destroy(mos: &Arc<Objset>, tx: &Tx, object: u64) -> Result<()> {
-        let _ = (mos, tx, object);
-        Err(Error::unsupported("changing a block pointer list"))
+        let mut pending = vec![object];
+        let mut seen = HashSet::new();
+        while let Some(object) = pending.pop() {
+            if !seen.insert(object) {
+                return Err(Error::corrupt("block pointer lists that hold each other"));
+            }
+            let list = Self::open(mos, object)?;
+            pending.extend(list.subobjs()?);
+            if list.phys.subobjs != 0 {
+                mos.free_object(tx, list.phys.subobjs)?;
+            }
+            mos.free_object(tx, object)?;
+        }
+        Ok(())
     }
+}
+
+/// The first words of an object.
+fn native_words(dnode: &Dnode, count: u64) -> Result<Vec<u64>> {
+    let mut out = Vec::new();
+    each(dnode, count, 8, |raw, endian| {
+        out.extend(u64_at(raw, 0, endian));
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// Whether [`Bpobj::take`] is to go on.

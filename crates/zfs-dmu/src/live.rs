@@ -226,6 +226,7 @@ impl Live {
             blocksize: change.blocksize.take(),
             checksum: change.checksum.take(),
             compress: change.compress.take(),
+            object_type: change.object_type.take(),
             freed: change.freed,
         })
     }
@@ -617,12 +618,11 @@ impl Dnode {
                 (_, None) => {}
             }
             // Nothing is changed here: the tree decides, up to the next place where something is.
-            let Some(found) = self.tree().next_block(at, what)? else {
-                return Ok(if what == Seek::Data {
-                    block.filter(|b| *b >= at)
-                } else {
-                    Some(at.max(self.tree().addressable()))
-                });
+            let tree = self.tree();
+            let found = match tree.next_block(at, what)? {
+                Some(found) => found,
+                None if what == Seek::Data => return Ok(block.filter(|b| *b >= at)),
+                None => tree.addressable().max(at),
             };
             let change = [block, free].into_iter().flatten().filter(|b| *b > at).min();
             match change {

@@ -1,10 +1,18 @@
 //! Space maps: the logs of allocations and frees that metaslabs and logs keep.
 
 use crate::dnode::Dnode;
+use crate::live::TO_END;
+use crate::liveset::{INDIRECT_SHIFT, ObjectSpec};
 use crate::objset::Objset;
 use crate::txg::Tx;
 use std::sync::Arc;
-use zfs_phys::spacemap::{MapType, SPACE_MAP_HISTOGRAM_SIZE, SmEntry, SpaceMapPhys, entries};
+use zfs_phys::Endian;
+use zfs_phys::enums::DmuObjectType;
+use zfs_phys::spacemap::{MapType, SPACE_MAP_HISTOGRAM_SIZE, SmEncoder, SmEntry, SpaceMapPhys, entries};
+
+/// Bytes of the bonus with its histogram.
+const BONUS: usize = (8 + SPACE_MAP_HISTOGRAM_SIZE) * 8;
+
 use zfs_zio::{Error, Result};
 
 /// An open space map.
@@ -32,14 +40,30 @@ impl SpaceMap {
         &self.dnode
     }
 
-    /// Makes an empty space map with blocks of `block_size` bytes. Gives its object number.
+    /// Makes an empty space map with blocks of `block_size` bytes. Gives its object number. The caller counts the use
+    /// of feature `spacemap_histogram`.
     pub fn create(mos: &Arc<Objset>, tx: &Tx, block_size: u32) -> Result<u64> {
-        let _ = (mos, tx, block_size);
-        Err(Error::unsupported("changing a space map"))
+        let spec = ObjectSpec {
+            object_type: DmuObjectType::SPACE_MAP,
+            block_size,
+            indirect_shift: INDIRECT_SHIFT,
+            bonus_type: DmuObjectType::SPACE_MAP_HEADER,
+            bonus_len: BONUS,
+            slots: 1,
+        };
+        Ok(mos.allocate(tx, &spec)?.object())
+    }
+
+    fn store(&mut self, tx: &Tx) -> Result<()> {
+        self.phys.object = self.dnode.object();
+        let bonus = self.phys.encode(Endian::NATIVE);
+        self.dnode.set_bonus(tx, DmuObjectType::SPACE_MAP_HEADER, &bonus)
     }
 
     /// Appends segments of one kind: starts and ends in bytes from the start of the map; the map's entries have units of
-    /// `1 << shift`. `vdev` is stored in log space maps.
+    /// `1 << shift`. `vdev` is given in log space maps. `v2` says whether the feature `spacemap_v2` is active. Nothing is
+    /// written when there are no segments.
+    #[allow(clippy::too_many_arguments)] // What one entry consists of.
     pub fn append(
         &mut self,
         tx: &Tx,
@@ -48,21 +72,48 @@ impl SpaceMap {
         vdev: Option<u32>,
         segments: &mut dyn Iterator<Item = (u64, u64)>,
         shift: u32,
+        v2: bool,
     ) -> Result<()> {
-        let _ = (tx, pass, kind, vdev, segments, shift);
-        Err(Error::unsupported("changing a space map"))
+        let blksz = self.dnode.datablksz();
+        let mut encoder = SmEncoder::new(Endian::NATIVE, self.phys.length, blksz as usize, v2);
+        let mut segments = segments.peekable();
+        if segments.peek().is_none() {
+            return Ok(());
+        }
+        encoder.intro(kind, pass, tx.txg());
+        let mut space = 0u64;
+        for (start, end) in segments {
+            let run = end.saturating_sub(start);
+            encoder.segment(kind, vdev, start >> shift, run >> shift)?;
+            space = space.saturating_add(run);
+        }
+        let bytes = encoder.finish();
+        self.dnode.write_at(tx, self.phys.length, &bytes)?;
+        self.phys.length += bytes.len() as u64;
+        self.phys.alloc = match kind {
+            MapType::Alloc => self.phys.alloc.saturating_add_unsigned(space),
+            MapType::Free => self.phys.alloc.saturating_sub_unsigned(space),
+        };
+        self.store(tx)
     }
 
-    /// Sets the histogram of free segments.
+    /// Sets the histogram of free segments, when the map has one.
     pub fn set_histogram(&mut self, tx: &Tx, histogram: &[u64; SPACE_MAP_HISTOGRAM_SIZE]) -> Result<()> {
-        let _ = (tx, histogram);
-        Err(Error::unsupported("changing a space map"))
+        if self.phys.histogram.is_some() {
+            self.phys.histogram = Some(*histogram);
+            self.store(tx)?;
+        }
+        Ok(())
     }
 
     /// Removes all entries.
     pub fn truncate(&mut self, tx: &Tx) -> Result<()> {
-        let _ = tx;
-        Err(Error::unsupported("changing a space map"))
+        self.dnode.free_range(tx, 0, TO_END)?;
+        (self.phys.length, self.phys.alloc) = (0, 0);
+        if let Some(h) = &mut self.phys.histogram {
+            h.fill(0);
+        }
+        self.store(tx)
     }
 
     /// Calls `f` for every entry in order of writing; its error ends the walk.

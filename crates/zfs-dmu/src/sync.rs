@@ -43,6 +43,7 @@ pub(crate) struct Work {
     pub(crate) blocksize: Option<u32>,
     pub(crate) checksum: Option<u8>,
     pub(crate) compress: Option<u8>,
+    pub(crate) object_type: Option<DmuObjectType>,
     pub(crate) freed: bool,
 }
 
@@ -362,6 +363,7 @@ fn sync_node(set: &Arc<LiveObjset>, node: &Dnode, live: &Live, txg: u64, pass: u
     }
     phys.checksum = work.checksum.unwrap_or(phys.checksum);
     phys.compress = work.compress.unwrap_or(phys.compress);
+    phys.object_type = work.object_type.unwrap_or(phys.object_type);
     let mut frees: Vec<(u64, u64)> = work.frees.iter().collect();
     if work.freed {
         frees = vec![(0, u64::MAX)];
