@@ -621,7 +621,14 @@ impl Dnode {
             let tree = self.tree();
             let found = match tree.next_block(at, what)? {
                 Some(found) => found,
-                None if what == Seek::Data => return Ok(block.filter(|b| *b >= at)),
+                // A changed block may be freed by a newer change: it is looked at like any other.
+                None if what == Seek::Data => match block.filter(|b| *b > at) {
+                    Some(block) => {
+                        at = block;
+                        continue;
+                    }
+                    None => return Ok(None),
+                },
                 None => tree.addressable().max(at),
             };
             let change = [block, free].into_iter().flatten().filter(|b| *b > at).min();
