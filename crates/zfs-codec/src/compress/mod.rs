@@ -7,6 +7,7 @@
 //! Compressing yields nothing when the result would exceed the limit, and the caller stores the block as it is.
 //! Output is not byte for byte what OpenZFS's compressors make (except lzjb and zle); any reader expands it.
 
+mod lz4;
 mod lzjb;
 mod zle;
 mod zstd;
@@ -17,9 +18,6 @@ use crate::error::{CodecError, Result};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 use std::cell::RefCell;
 use zfs_phys::enums::CompressKind;
-
-/// Length word in front of an lz4 block.
-const LZ4_HEADER: usize = 4;
 
 thread_local! {
     // The tables are several kilobytes: one set a thread rather than one a block.
@@ -46,7 +44,7 @@ pub fn decompress(kind: CompressKind, src: &[u8], dst: &mut [u8]) -> Result<()> 
         }
         K::Lzjb => lzjb::decompress(src, dst),
         K::Zle => zle::decompress(src, dst),
-        K::Lz4 => lz4_decompress(src, dst),
+        K::Lz4 => lz4::decompress(src, dst),
         K::Zstd => zstd::decompress(src, dst),
         K::Gzip1 | K::Gzip2 | K::Gzip3 | K::Gzip4 | K::Gzip5 | K::Gzip6 | K::Gzip7 | K::Gzip8 | K::Gzip9 => {
             gzip_decompress(src, dst)
@@ -67,34 +65,13 @@ pub fn compress(kind: CompressKind, level: u8, src: &[u8], max_dst: usize) -> Op
         K::Empty => return src.iter().all(|b| *b == 0).then(Vec::new),
         K::Lzjb => lzjb::compress(src, max_dst)?,
         K::Zle => zle::compress(src, max_dst)?,
-        K::Lz4 => lz4_compress(src, max_dst)?,
+        K::Lz4 => lz4::compress(src, max_dst)?,
         K::Zstd => zstd::compress(if level == u8::MAX { ZSTD_DEFAULT_LEVEL } else { level }, src, max_dst)?,
         K::Gzip1 | K::Gzip2 | K::Gzip3 | K::Gzip4 | K::Gzip5 | K::Gzip6 | K::Gzip7 | K::Gzip8 | K::Gzip9 => {
             gzip_compress(i32::from(kind as u8 - K::Gzip1 as u8) + 1, src, max_dst)?
         }
     };
     (out.len() <= max_dst).then_some(out)
-}
-
-fn lz4_decompress(src: &[u8], dst: &mut [u8]) -> std::result::Result<(), &'static str> {
-    let (head, rest) = src.split_first_chunk::<LZ4_HEADER>().ok_or("no length word")?;
-    let len = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    let block = rest.get(..len).ok_or("length word exceeds the block")?;
-    match lz4_flex::block::decompress_into(block, dst) {
-        Ok(n) if n == dst.len() => Ok(()),
-        Ok(_) => Err("output is shorter than the block"),
-        Err(_) => Err("bad sequence"),
-    }
-}
-
-fn lz4_compress(src: &[u8], max: usize) -> Option<Vec<u8>> {
-    // The encoder wants room for the worst case; it cannot stop at our limit.
-    let mut out = vec![0u8; LZ4_HEADER + lz4_flex::block::get_maximum_output_size(src.len())];
-    let (head, body) = out.split_first_chunk_mut::<LZ4_HEADER>()?;
-    let n = lz4_flex::block::compress_into(src, body).ok()?;
-    *head = u32::try_from(n).ok()?.to_be_bytes();
-    out.truncate(LZ4_HEADER + n);
-    (out.len() <= max).then_some(out)
 }
 
 fn gzip_decompress(src: &[u8], dst: &mut [u8]) -> std::result::Result<(), &'static str> {
@@ -181,6 +158,22 @@ mod tests {
             }
         }
 
+        /// Memory is used again without being cleared: nothing of it may show, whatever the stream says.
+        #[test]
+        fn what_was_there_before_does_not_show(data in mixture(), changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4)) {
+            for kind in KINDS {
+                let mut packed = compress(kind, 3, &data, data.len() * 2 + 64).unwrap();
+                for (at, to) in &changes {
+                    let at = at % packed.len();
+                    packed[at] = *to;
+                }
+                let (mut clear, mut set) = (vec![0u8; data.len()], vec![0xffu8; data.len()]);
+                let results = (decompress(kind, &packed, &mut clear), decompress(kind, &packed, &mut set));
+                prop_assert_eq!(&results.0, &results.1);
+                prop_assert!(results.0.is_err() || clear == set, "{:?}", kind);
+            }
+        }
+
         /// A valid stream with one byte changed, or cut short, or with another destination size.
         #[test]
         fn damaged_streams_do_not_panic(data in mixture(), at: usize, flip in 1u8.., delta in 0usize..3) {
@@ -222,6 +215,20 @@ mod tests {
             .collect();
         for kind in KINDS {
             assert_eq!(compress(kind, 9, &noise, noise.len() / 8 * 7), None, "{kind:?}");
+        }
+    }
+
+    /// A match at distance nought copies what no sequence made.
+    #[test]
+    fn lz4_matches_at_no_distance_show_nothing() {
+        for len in [1u8, 4, 12, 14] {
+            let block = [0x10 | len, b'a', 0, 0, 0x50, b'v', b'w', b'x', b'y', b'z'];
+            let src = [&(block.len() as u32).to_be_bytes()[..], &block].concat();
+            let made = [0x00u8, 0xff].map(|before| {
+                let mut dst = vec![before; usize::from(len) + 4 + 6];
+                decompress(CompressKind::Lz4, &src, &mut dst).map(|()| dst)
+            });
+            assert_eq!(made[0], made[1]);
         }
     }
 

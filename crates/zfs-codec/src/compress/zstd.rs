@@ -114,7 +114,7 @@ fn encode(level: u8, src: &[u8], max: usize) -> Option<Vec<u8>> {
 pub(super) fn compress(level: u8, src: &[u8], max: usize) -> Option<Vec<u8>> {
     if zstd_level(level)? >= EARLY_ABORT_LEVEL
         && src.len() >= EARLY_ABORT_SIZE
-        && super::lz4_compress(src, max).is_none()
+        && super::lz4::compress(src, max).is_none()
         && encode(1, src, max).is_none()
     {
         return None;
