@@ -3,8 +3,8 @@
 
 use crate::dnode::Dnode;
 use crate::objset::Objset;
-use crate::txg::Tx;
 use crate::zap::Zap;
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use zfs_phys::Endian;
@@ -15,6 +15,10 @@ use zfs_phys::sa::{
 };
 use zfs_phys::znode::{MASTER_NODE_OBJ, SCANSTAMP_SIZE, ZFS_BONUS_SCANSTAMP, ZNODE_PHYS_SIZE};
 use zfs_zio::{Buf, Error, ErrorKind, Result};
+
+mod write;
+
+use write::Added;
 
 /// An attribute that the ZPL knows; the order is that of [`ZPL_ATTRS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct SaRegistry {
     names: HashMap<u16, String>,
     zpl: [Option<u16>; ZPL_ATTRS.len()],
     layouts: HashMap<u16, Vec<u16>>,
+    /// What was registered since it was loaded.
+    added: RwLock<Added>,
 }
 
 impl SaRegistry {
@@ -78,6 +84,7 @@ impl SaRegistry {
             names: HashMap::new(),
             zpl: [None; ZPL_ATTRS.len()],
             layouts: HashMap::new(),
+            added: RwLock::default(),
         };
         if master != 0 {
             let zap = Zap::open(objset, master)?;
@@ -125,7 +132,8 @@ impl SaRegistry {
 
     /// Number of an attribute in this object set, if any object can have it.
     pub fn number(&self, attr: ZplAttr) -> Option<u16> {
-        self.zpl.get(attr as usize).copied().flatten()
+        let known = self.zpl.get(attr as usize).copied().flatten();
+        known.or_else(|| self.added.read().zpl.get(&(attr as usize)).copied())
     }
 
     /// Name of an attribute number.
@@ -148,11 +156,11 @@ impl SaRegistry {
             return Ok((Vec::new(), hint));
         }
         let header = SaHeader::decode(buf, hint)?;
-        let layout = self
-            .layouts
-            .get(&header.layout.max(1))
-            .ok_or_else(|| Error::corrupt(format!("SA layout {} is not known", header.layout)))?;
-        let length = |n: u16| self.attrs.get(&n).map(|a| a.length);
+        let added = self.added.read();
+        let number = header.layout.max(1);
+        let layout = self.layouts.get(&number).or_else(|| added.layouts.get(&number));
+        let layout = layout.ok_or_else(|| Error::corrupt(format!("SA layout {} is not known", header.layout)))?;
+        let length = |n: u16| self.attrs.get(&n).or_else(|| added.attrs.get(&n)).map(|a| a.length);
         Ok((places(buf, header.endian, layout, length)?, header.endian))
     }
 }
@@ -293,18 +301,5 @@ impl SaHandle {
         let bonus = Part { bytes: Vec::new(), endian: Endian::NATIVE, places: Vec::new() };
         let (registry, dnode) = (registry.clone(), dnode.clone());
         Ok(Self { registry, dnode, bonus, legacy: false, spill: OnceLock::new() })
-    }
-
-    /// Sets attributes, in the machine's byte order, and keeps the others. Those that no layout lists yet make a new
-    /// one; what the bonus buffer has no room for goes to the spill block.
-    pub fn update(&self, tx: &Tx, objset: &Arc<Objset>, attrs: &[(ZplAttr, Vec<u8>)]) -> Result<()> {
-        let _ = (tx, objset, attrs);
-        Err(Error::unsupported("changing attributes"))
-    }
-
-    /// Removes an attribute, if the object has it.
-    pub fn remove(&self, tx: &Tx, objset: &Arc<Objset>, attr: ZplAttr) -> Result<()> {
-        let _ = (tx, objset, attr);
-        Err(Error::unsupported("changing attributes"))
     }
 }
