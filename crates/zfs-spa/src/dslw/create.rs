@@ -2,7 +2,6 @@
 
 use super::dataset::{DsInner, Owner};
 use super::deadlist::{Deadlist, hex};
-use super::policy::Policy;
 use super::{DatasetState, DirState, DslPool, POOL_DIRECTORY, PoolOps, UsedBy, mosw};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -125,7 +124,7 @@ impl DslPool {
             pending: Mutex::default(),
             prev: Mutex::new(origin.clone()),
             objset: Mutex::default(),
-            policy: Mutex::new(Policy::load(self, dir)?),
+            policy: Mutex::new(super::policy::load(self, dir)?),
         });
         self.datasets.lock().insert(object, state.clone());
         let features = origin.map(|o| o.inner.lock().features.clone()).unwrap_or_default();

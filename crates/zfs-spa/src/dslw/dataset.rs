@@ -1,13 +1,13 @@
 //! A dataset's sums, and what becomes of each block born or killed in it.
 
 use super::deadlist::Deadlist;
-use super::policy::Policy;
 use super::{DirState, DslPool, Sums, UsedBy, add, mosw};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
+use zfs_dmu::policy::WritePolicy;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result};
 use zfs_phys::BlkPtr;
@@ -61,7 +61,7 @@ pub struct DatasetState {
     /// Its newest snapshot, or origin.
     pub(super) prev: Mutex<Option<Arc<DatasetState>>>,
     pub(super) objset: Mutex<Option<Arc<Objset>>>,
-    pub(super) policy: Mutex<Policy>,
+    pub(super) policy: Mutex<WritePolicy>,
 }
 
 impl std::fmt::Debug for DatasetState {
@@ -232,9 +232,9 @@ impl ObjsetOwner for Owner {
 
     fn write_props(&self, block: &BlockKind) -> WriteProps {
         match self.both() {
-            Ok((pool, ds)) => {
+            Ok((_, ds)) => {
                 let policy = *ds.policy.lock();
-                policy.props(&*pool.ops, block)
+                policy.props(block)
             }
             // The block will not be accounted for, and the txg fails; how it is written no longer matters.
             Err(_) => WriteProps::new(block.object_type, block.level),

@@ -24,16 +24,17 @@ mod mosw;
 mod policy;
 mod props;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use create::NewObjset;
 pub use dataset::DatasetState;
 pub use dir::{DirState, UsedBy};
-pub use policy::mos_write_props;
+pub use policy::mos_policy;
 pub use props::NewValue;
 
 use parking_lot::Mutex;
-use policy::Policy;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -225,7 +226,7 @@ impl DslPool {
         // A head knows its newest snapshot, which its blocks' deaths change; snapshots are found by number.
         let prev =
             if phys.is_snapshot() || phys.prev_snap_obj == 0 { None } else { Some(self.dataset(phys.prev_snap_obj)?) };
-        let policy = Policy::load(self, &dir)?;
+        let policy = policy::load(self, &dir)?;
         let inner = dataset::DsInner {
             phys,
             reserved: if phys.is_snapshot() { 0 } else { self.own_prop(&dir, "refreservation")? },
@@ -310,6 +311,14 @@ impl DslPool {
     /// Whether any dataset has something to write in `txg`.
     pub fn is_dirty(&self, txg: u64) -> bool {
         self.dirty.lock().get(&txg).is_some_and(|d| !d.is_empty())
+    }
+
+    /// Forgets the changes of a txg that is on disk.
+    pub fn txg_done(&self, txg: u64) {
+        let all: Vec<_> = self.datasets.lock().values().cloned().collect();
+        for objset in all.iter().filter_map(|ds| ds.objset.lock().clone()) {
+            objset.txg_done(txg);
+        }
     }
 
     /// Writes the object sets that are dirty in this txg.

@@ -3,7 +3,6 @@
 //! A property stands in the directory's table (a snapshot's in its own) under its name: a word or a string. What a
 //! receive brought stands under `NAME$recvd`; `NAME$inherit` says that a received value does not count.
 
-use super::policy::Policy;
 use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
 use std::sync::Arc;
 use zfs_dmu::Result;
@@ -50,7 +49,7 @@ impl DslPool {
     fn reload_policies(&self) -> Result<()> {
         let all: Vec<_> = self.datasets.lock().values().cloned().collect();
         for ds in all {
-            *ds.policy.lock() = Policy::load(self, &ds.dir)?;
+            *ds.policy.lock() = super::policy::load(self, &ds.dir)?;
         }
         Ok(())
     }
