@@ -15,6 +15,7 @@
 //! are bounded by levels, table sizes or visited sets rather than by what the disk says.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod accounting;
 pub mod bpobj;
 mod cache;
 mod ctx;
@@ -35,6 +36,7 @@ pub mod txg;
 pub mod zap;
 pub mod zil;
 
+pub use accounting::{Accounting, FileInfo, FileInfoFn};
 pub use ctx::Key;
 pub use dnode::{Bonus, Dnode, PhysRef, Seek};
 pub use live::TO_END;

@@ -7,6 +7,7 @@
 //! Lock order: allocation, then an object's state, then the dirty list. The allocation lock is held while a block of
 //! dnodes is read; nobody who holds another lock takes it.
 
+use crate::accounting::{Accounting, Deltas};
 use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
 use crate::owner::ObjsetOwner;
@@ -14,7 +15,7 @@ use crate::txg::Tx;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DNODE_CORE_SIZE, DNODE_FLAG_USED_BYTES, DNODE_MAX_SLOTS, DNODE_SIZE, DnodePhys};
 use zfs_phys::enums::DmuObjectType;
@@ -127,6 +128,9 @@ pub(crate) struct LiveObjset {
     held: Mutex<BTreeMap<u64, Vec<Arc<Dnode>>>>,
     nodes: Vec<Mutex<HashMap<u64, Weak<Dnode>>>>,
     alloc: Mutex<Alloc>,
+    pub(crate) accounting: OnceLock<Accounting>,
+    /// What the sync under way changes of the sums of owners.
+    pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
     pub(crate) header_size: AtomicU64,
 }
@@ -139,6 +143,8 @@ impl LiveObjset {
             held: Mutex::default(),
             nodes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             alloc: Mutex::new(Alloc { lowest_freed: u64::MAX, ..Alloc::default() }),
+            accounting: OnceLock::new(),
+            deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
         })
     }
@@ -279,7 +285,13 @@ impl Objset {
         node.free(tx)
     }
 
-    fn start_object(&self, live: &Arc<LiveObjset>, tx: &Tx, object: u64, phys: DnodePhys) -> Result<Arc<Dnode>> {
+    pub(crate) fn start_object(
+        &self,
+        live: &Arc<LiveObjset>,
+        tx: &Tx,
+        object: u64,
+        phys: DnodePhys,
+    ) -> Result<Arc<Dnode>> {
         let node = live.publish(live_node(&self.ctx, live, object, phys));
         if let Some(l) = node.live() {
             l.touch(tx);

@@ -17,7 +17,9 @@ use crate::ctx::Ctx;
 use crate::dnode::{Dnode, SPILL_BLKID};
 use crate::live::{Live, Ranges, next_epoch};
 use crate::liveset::{Dirty, LiveObjset};
-use crate::objset::{MAX_OBJECT, Objset, slots};
+use crate::objset::{
+    GROUPUSED_OBJECT, MAX_OBJECT, META_DNODE_OBJECT, Objset, PROJECTUSED_OBJECT, USERUSED_OBJECT, slots,
+};
 use crate::owner::BlockKind;
 use crate::tree::{Tree, epbs};
 use crate::txg::Tx;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DN_MAX_LEVELS, DNODE_FLAG_SPILL_BLKPTR, DNODE_FLAG_USED_BYTES, DNODE_SIZE, DnodePhys};
 use zfs_phys::enums::{ByteswapKind, DmuObjectType};
+use zfs_phys::objset::ObjsetPhys;
 use zfs_phys::{BlkPtr, Endian};
 use zfs_zio::{Buf, Error, Result, Zbookmark};
 
@@ -354,6 +357,10 @@ fn make_native(phys: &mut DnodePhys) -> Result<()> {
 fn sync_node(set: &Arc<LiveObjset>, node: &Dnode, live: &Live, txg: u64, pass: u32) -> Result<Option<DnodePhys>> {
     let Some(work) = live.take_work(txg) else { return Ok(Some(live.tree().phys.clone())) };
     let mut phys = live.tree().phys.clone();
+    let accounting = set.accounting.get().filter(|_| node.object() != META_DNODE_OBJECT && node.object() < MAX_OBJECT);
+    if let Some(accounting) = accounting {
+        accounting.count(&phys, -1, &mut set.deltas.lock());
+    }
     if let Some((bonustype, bonus)) = work.bonus {
         (phys.bonustype, phys.bonus, phys.endian) = (bonustype, bonus, Endian::NATIVE);
     }
@@ -402,6 +409,10 @@ fn sync_node(set: &Arc<LiveObjset>, node: &Dnode, live: &Live, txg: u64, pass: u
     }
     phys.used = phys.used_bytes().saturating_add_signed(job.used.load(Relaxed));
     phys.flags |= DNODE_FLAG_USED_BYTES;
+    if let Some(accounting) = accounting {
+        accounting.mark(&mut phys);
+        accounting.count(&phys, 1, &mut set.deltas.lock());
+    }
     Ok(Some(phys))
 }
 
@@ -429,14 +440,18 @@ impl Objset {
     ///
     /// # Errors
     /// Whatever reading or writing blocks met. Part of the changes may be written then; the txg must not be committed.
-    pub fn sync(&self, tx: &Tx, pass: u32) -> Result<Option<BlkPtr>> {
+    pub fn sync(self: &Arc<Self>, tx: &Tx, pass: u32) -> Result<Option<BlkPtr>> {
         let live = self.live_set()?.clone();
         let Some(dirty) = live.take_dirty(tx.txg()) else { return Ok(None) };
         let mut header = (*self.phys()).clone();
         header.endian = Endian::NATIVE;
         header.zil_header = dirty.zil.unwrap_or(header.zil_header);
         header.flags = dirty.flags.unwrap_or(header.flags);
-        self.sync_objects(&live, tx, pass, &dirty)?;
+        self.sync_objects(&live, tx, pass, &dirty, &mut header)?;
+        self.store_deltas(&live, tx)?;
+        if let Some(sums) = live.take_dirty(tx.txg()) {
+            self.sync_objects(&live, tx, pass, &sums, &mut header)?;
+        }
         let meta = self.meta_dnode();
         if let Some(l) = meta.live() {
             let phys =
@@ -454,11 +469,18 @@ impl Objset {
     }
 
     /// Writes the dirty objects and puts their descriptors into the array of dnodes.
-    fn sync_objects(&self, set: &Arc<LiveObjset>, tx: &Tx, pass: u32, dirty: &Dirty) -> Result<()> {
+    fn sync_objects(
+        &self,
+        set: &Arc<LiveObjset>,
+        tx: &Tx,
+        pass: u32,
+        dirty: &Dirty,
+        header: &mut ObjsetPhys,
+    ) -> Result<()> {
         let nodes: Vec<Arc<Dnode>> = dirty.nodes.values().cloned().collect();
         for batch in nodes.chunks(BATCH * 4) {
             for (node, phys) in batch.iter().zip(self.sync_batch(set, tx.txg(), pass, batch)?) {
-                self.finish_object(set, tx, node, phys)?;
+                self.finish_object(set, tx, node, phys, header)?;
             }
         }
         Ok(())
@@ -494,12 +516,27 @@ impl Objset {
         Ok(out)
     }
 
-    fn finish_object(&self, set: &LiveObjset, tx: &Tx, node: &Arc<Dnode>, phys: Option<DnodePhys>) -> Result<()> {
+    fn finish_object(
+        &self,
+        set: &LiveObjset,
+        tx: &Tx,
+        node: &Arc<Dnode>,
+        phys: Option<DnodePhys>,
+        header: &mut ObjsetPhys,
+    ) -> Result<()> {
         let (object, per_block) = (node.object(), self.dnodes_per_block());
-        if object >= MAX_OBJECT {
+        let live = node.live().ok_or_else(|| Error::corrupt("a dirty object that cannot change"))?;
+        let special = match object {
+            USERUSED_OBJECT => Some(&mut header.userused_dnode),
+            GROUPUSED_OBJECT => Some(&mut header.groupused_dnode),
+            PROJECTUSED_OBJECT => Some(&mut header.projectused_dnode),
+            _ => None,
+        };
+        if let (Some(place), Some(phys)) = (special, &phys) {
+            *place = Some(phys.clone());
+            live.replace_tree(tx.txg(), self.tree_of(object, phys.clone()));
             return Ok(());
         }
-        let live = node.live().ok_or_else(|| Error::corrupt("a dirty object that cannot change"))?;
         let bytes = match &phys {
             Some(phys) => phys.encode()?,
             None => vec![0; live.tree().phys.slots() * DNODE_SIZE],
@@ -518,13 +555,7 @@ impl Objset {
         Ok(())
     }
 
-    fn write_header(
-        &self,
-        set: &Arc<LiveObjset>,
-        tx: &Tx,
-        pass: u32,
-        header: &zfs_phys::objset::ObjsetPhys,
-    ) -> Result<BlkPtr> {
+    fn write_header(&self, set: &Arc<LiveObjset>, tx: &Tx, pass: u32, header: &ObjsetPhys) -> Result<BlkPtr> {
         let bytes: Buf = header.encode(set.header_size.load(Relaxed) as usize)?.into();
         let fill = header.meta_dnode.blkptrs().fold(0u64, |sum, bp| sum.saturating_add(bp.fill()));
         let prev = self.root_bp();

@@ -157,7 +157,7 @@ fn random_changes_agree_with_a_model() {
         let pool = Pool::new(128, ObjsetType::Zfs, if seed % 2 == 0 { 3 } else { 1 });
         let mut rng = Rng(seed * 7919);
         let mut model = BTreeMap::new();
-        for txg in 4..30 {
+        for txg in 4..22 {
             let tx = Tx::syncing(txg);
             for _ in 0..rng.below(40) {
                 change(&mut rng, &pool.objset, &tx, &mut model);
@@ -370,6 +370,7 @@ fn lists_and_maps_are_kept() {
         let mut bp = zfs_phys::BlkPtr::default();
         bp.set_lsize(4096);
         bp.set_psize(1024);
+        bp.set_object_type(T::PLAIN_FILE_CONTENTS);
         bp.set_dva(0, zfs_phys::Dva::new(0, i * 512, 1024, false));
         bp.set_birth(3, 3);
         bp
@@ -439,5 +440,52 @@ fn lists_and_maps_are_kept() {
             assert_eq!(disk.objects().count(), 2, "the list and the map");
             return;
         }
+    }
+}
+
+#[test]
+fn owners_are_accounted_for() {
+    use zfs_dmu::objset::{GROUPUSED_OBJECT, PROJECTUSED_OBJECT, USERUSED_OBJECT};
+    use zfs_dmu::{Accounting, FileInfo};
+    let pool = Pool::new(64, ObjsetType::Zfs, 1);
+    let os = &pool.objset;
+    // The owner is the first byte of the bonus; 0 stands for nobody.
+    let file_info = |_: T, bonus: &[u8], _: zfs_phys::Endian| {
+        let id = u64::from(*bonus.first()?);
+        (id != 0).then_some(FileInfo { uid: id, gid: id % 3, projid: 7 })
+    };
+    os.set_accounting(Accounting { file_info: Box::new(file_info), objects: true, projects: true }).unwrap();
+    let mut rng = Rng(5);
+    let mut model: BTreeMap<u64, File> = BTreeMap::new();
+    for txg in 4..30 {
+        let tx = Tx::syncing(txg);
+        for _ in 0..20 {
+            change(&mut rng, os, &tx, &mut model);
+        }
+        for (object, file) in &mut model {
+            if file.bonus.first().is_none_or(|b| *b == 0) || rng.below(9) == 0 {
+                file.bonus = vec![(rng.below(20) * 16) as u8; 8];
+                os.dnode(*object).unwrap().set_bonus(&tx, T::SA, &file.bonus).unwrap();
+            }
+        }
+        pool.sync(txg);
+        let disk = pool.reopen();
+        let mut want: BTreeMap<(u64, String), i64> = BTreeMap::new();
+        for o in disk.objects() {
+            let (_, phys) = o.unwrap();
+            let Some(info) = file_info(T::SA, &phys.bonus, phys.endian) else { continue };
+            for (zap, id) in [(USERUSED_OBJECT, info.uid), (GROUPUSED_OBJECT, info.gid), (PROJECTUSED_OBJECT, 7)] {
+                *want.entry((zap, format!("{id:x}"))).or_default() += phys.used_bytes() as i64 + 512;
+                *want.entry((zap, format!("obj-{id:x}"))).or_default() += 1;
+            }
+        }
+        let mut got = BTreeMap::new();
+        for zap in [USERUSED_OBJECT, GROUPUSED_OBJECT, PROJECTUSED_OBJECT] {
+            let Ok(table) = Zap::open(&disk, zap) else { continue };
+            for (name, value) in entries(&table) {
+                got.insert((zap, String::from_utf8(name).unwrap()), value[0] as i64);
+            }
+        }
+        assert_eq!(got, want);
     }
 }
