@@ -183,8 +183,8 @@ pub trait Host: Send + Sync + 'static {
     fn system(&self) -> System;
     /// How extended attributes are named.
     fn xattr_names(&self) -> XattrNames;
-    /// Makes the kernel forget what it caches of a file (`setCacheState`, from macOS 27 on); none for all files.
-    fn forget_cached(&self, item: Option<&Self::Item>);
+    /// Makes the kernel forget what it caches of files (`setCacheState`, from macOS 27 on).
+    fn forget_cached(&self, items: &[Self::Item]);
     /// A line for the log.
     fn log(&self, line: &str);
 }
@@ -295,6 +295,8 @@ pub struct SetAttributes {
 pub mod attribute {
     /// `FSItemAttributeMode`.
     pub const MODE: u64 = 1 << 1;
+    /// `FSItemAttributeLinkCount`.
+    pub const LINK_COUNT: u64 = 1 << 2;
     /// `FSItemAttributeUID`.
     pub const UID: u64 = 1 << 3;
     /// `FSItemAttributeGID`.
@@ -303,6 +305,12 @@ pub mod attribute {
     pub const FLAGS: u64 = 1 << 5;
     /// `FSItemAttributeSize`.
     pub const SIZE: u64 = 1 << 6;
+    /// `FSItemAttributeAllocSize`.
+    pub const ALLOC_SIZE: u64 = 1 << 7;
+    /// `FSItemAttributeFileID`.
+    pub const FILE_ID: u64 = 1 << 8;
+    /// `FSItemAttributeParentID`.
+    pub const PARENT_ID: u64 = 1 << 9;
     /// `FSItemAttributeAccessTime`.
     pub const ACCESS_TIME: u64 = 1 << 10;
     /// `FSItemAttributeModifyTime`.

@@ -77,6 +77,11 @@ impl<H: Host> Items<H> {
         self.table.lock().live.get(&node).map(|e| e.item.clone())
     }
 
+    /// All items that FSKit knows.
+    pub fn all(&self) -> Vec<H::Item> {
+        self.table.lock().live.values().map(|e| e.item.clone()).collect()
+    }
+
     /// Items that were given and not taken back.
     pub fn len(&self) -> usize {
         self.table.lock().live.len()

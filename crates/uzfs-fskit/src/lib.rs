@@ -22,6 +22,8 @@ pub mod api;
 mod convert;
 pub mod items;
 mod module;
+#[cfg(target_os = "macos")]
+pub mod objc;
 pub mod probe;
 mod volume;
 

@@ -70,14 +70,14 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// What changed behind the kernel's back: one file, or (0) all that FSKit knows.
     fn changed(&self, node: u64) {
-        match node {
-            0 => self.host.forget_cached(None),
-            node => {
-                if let Some(item) = self.items.find(node) {
-                    self.host.forget_cached(Some(&item));
-                }
-            }
+        let items = match node {
+            0 => self.items.all(),
+            node => self.items.find(node).into_iter().collect(),
+        };
+        if !items.is_empty() {
+            self.host.forget_cached(&items);
         }
     }
 

@@ -17,12 +17,15 @@ use uzfs_testkit::report::{self, Report};
 use uzfs_testkit::session::Session;
 use uzfs_testkit::{paths, process};
 
+/// Three disks as raidz with four file systems, made by OpenZFS for the demonstration.
+const TRIO: Spec = Spec { name: "trio", keys: &[], import: &[], redundancy: &[], golden: true };
 /// FSKit's number of a root.
 const ROOT: u64 = 2;
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = POOLS.iter().map(|spec| Trial::test(spec.name, move || pool(spec))).collect();
+    trials.push(Trial::test("trio", || pool(&TRIO)));
     trials.push(Trial::test("any_member_claims_its_pool", claim));
     trials.push(Trial::test("a_killed_daemon_fails_everything_at_once", killed));
     trials.push(Trial::test("a_dataset_without_its_key_is_blocked", blocked));

@@ -119,7 +119,7 @@ pub struct StandIn {
     names: XattrNames,
     tickets: Vec<PathBuf>,
     status: Mutex<ContainerStatus>,
-    forgotten: Mutex<Vec<Option<u64>>>,
+    forgotten: Mutex<Vec<Vec<u64>>>,
     lines: Mutex<Vec<String>>,
 }
 
@@ -145,8 +145,8 @@ impl StandIn {
         *locked(&self.status)
     }
 
-    /// Files whose cached state the module had forgotten (`setCacheState`); none for all.
-    pub fn forgotten(&self) -> Vec<Option<u64>> {
+    /// Files whose cached state the module had forgotten (`setCacheState`), call by call.
+    pub fn forgotten(&self) -> Vec<Vec<u64>> {
         locked(&self.forgotten).clone()
     }
 
@@ -191,8 +191,10 @@ impl Host for StandIn {
         self.names
     }
 
-    fn forget_cached(&self, item: Option<&Arc<HostItem>>) {
-        locked(&self.forgotten).push(item.map(|i| i.key.node));
+    fn forget_cached(&self, items: &[Arc<HostItem>]) {
+        let mut nodes: Vec<u64> = items.iter().map(|i| i.key.node).collect();
+        nodes.sort_unstable();
+        locked(&self.forgotten).push(nodes);
     }
 
     fn log(&self, line: &str) {
