@@ -78,7 +78,8 @@ impl DslPool {
         phys.props_zapobj = mosw::zap_create(&self.mos, tx, Ot::DSL_PROPS)?;
         phys.child_dir_zapobj = mosw::zap_create(&self.mos, tx, Ot::DSL_DIR_CHILD_MAP)?;
         let inner = Mutex::new(super::dir::DirInner { phys, dirty: true });
-        let state = Arc::new(DirState { object, parent: parent.cloned(), inner, origin_txg: AtomicU64::new(0) });
+        let state =
+            Arc::new(DirState { object, above: Mutex::new(parent.cloned()), inner, origin_txg: AtomicU64::new(0) });
         self.dirs.lock().insert(object, state.clone());
         Ok(state)
     }
@@ -237,14 +238,14 @@ impl DslPool {
 
     /// Counts file systems or snapshots in a directory and its ancestors, as far as they are counted.
     pub(super) fn adjust_count(&self, tx: &Tx, dir: &Arc<DirState>, what: &str, delta: i64) -> Result<()> {
-        let mut at = Some(dir);
+        let mut at = Some(dir.clone());
         while let Some(dir) = at {
             if !self.mos.dnode(dir.object)?.phys().object_type.is_zap() {
                 return Ok(());
             }
             let Some(count) = mosw::zap_get(&self.mos, dir.object, what)? else { return Ok(()) };
             mosw::zap_set(&self.mos, tx, dir.object, what, count.saturating_add_signed(delta))?;
-            at = dir.parent.as_ref();
+            at = dir.parent();
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ pub(super) struct DsInner {
 
 impl DsInner {
     /// What of a change of unique bytes the directory notices: up to the refreservation it was charged before.
-    fn parent_delta(&self, delta: i64) -> i64 {
+    pub(super) fn parent_delta(&self, delta: i64) -> i64 {
         let old = self.phys.unique_bytes.max(self.reserved);
         let new = self.phys.unique_bytes.saturating_add_signed(delta).max(self.reserved);
         new as i64 - old as i64

@@ -247,8 +247,8 @@ impl DslPool {
     }
 
     fn destroy_dir(&self, tx: &Tx, dir: &Arc<DirState>, path: &str) -> Result<()> {
-        let parent = dir.parent.as_ref().ok_or_else(|| Error::invalid("destroying the pool's own file system"))?;
-        self.adjust_count(tx, parent, field::FILESYSTEM_COUNT, -1)?;
+        let parent = dir.parent().ok_or_else(|| Error::invalid("destroying the pool's own file system"))?;
+        self.adjust_count(tx, &parent, field::FILESYSTEM_COUNT, -1)?;
         self.set_reservation(dir, 0)?;
         let phys = dir.phys();
         if phys.used_bytes != 0 {

@@ -66,8 +66,8 @@ impl DirInner {
 pub struct DirState {
     /// Object number.
     pub object: u64,
-    /// The one above.
-    pub parent: Option<Arc<DirState>>,
+    /// The one above; changes when it is renamed.
+    pub(super) above: Mutex<Option<Arc<DirState>>>,
     pub(super) inner: Mutex<DirInner>,
     /// Txg of the snapshot it was cloned from; 0 when none.
     pub(super) origin_txg: AtomicU64,
@@ -91,9 +91,14 @@ impl DirState {
         self.tell_parents(share, sums)
     }
 
+    /// The directory above; nothing for the pool's own.
+    pub fn parent(&self) -> Option<Arc<DirState>> {
+        self.above.lock().clone()
+    }
+
     fn tell_parents(&self, share: i64, sums: Sums) -> Result<()> {
         let (mut share, mut tonew) = (share, sums.used);
-        let mut at = self.parent.as_ref();
+        let mut at = self.parent();
         while let Some(dir) = at {
             let sums = Sums { used: share, ..sums };
             let next = {
@@ -101,7 +106,7 @@ impl DirState {
                 dir.inner.lock().account(sums, &by)?
             };
             (tonew, share) = (share, next);
-            at = dir.parent.as_ref();
+            at = dir.parent();
         }
         Ok(())
     }
@@ -138,7 +143,7 @@ mod tests {
     fn dir(object: u64, parent: Option<&Arc<DirState>>) -> Arc<DirState> {
         let phys = DslDirPhys { flags: DD_FLAG_USED_BREAKDOWN, ..Default::default() };
         let inner = Mutex::new(DirInner { phys, dirty: false });
-        Arc::new(DirState { object, parent: parent.cloned(), inner, origin_txg: AtomicU64::new(0) })
+        Arc::new(DirState { object, above: Mutex::new(parent.cloned()), inner, origin_txg: AtomicU64::new(0) })
     }
 
     fn parts(d: &DirState) -> [u64; 6] {

@@ -23,6 +23,7 @@ mod dir;
 mod mosw;
 mod policy;
 mod props;
+mod rename;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ mod tree;
 pub use create::NewObjset;
 pub use dataset::DatasetState;
 pub use dir::{DirState, UsedBy};
-pub use policy::mos_policy;
+pub use policy::mos_write_props;
 pub use props::NewValue;
 
 use parking_lot::Mutex;
@@ -201,8 +202,12 @@ impl DslPool {
                 origin => self.dataset_phys(origin)?.creation_txg,
             };
             let inner = Mutex::new(dir::DirInner { phys, dirty: false });
-            let state =
-                Arc::new(DirState { object, parent: parent.take(), inner, origin_txg: AtomicU64::new(origin_txg) });
+            let state = Arc::new(DirState {
+                object,
+                above: Mutex::new(parent.take()),
+                inner,
+                origin_txg: AtomicU64::new(origin_txg),
+            });
             parent = Some(self.dirs.lock().entry(object).or_insert(state).clone());
         }
         parent.ok_or_else(|| Error::corrupt("a directory of datasets is missing"))

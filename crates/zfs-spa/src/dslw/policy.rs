@@ -2,10 +2,12 @@
 
 use super::{DirState, DslPool, PoolOps};
 use std::sync::Arc;
+use zfs_dmu::owner::BlockKind;
 use zfs_dmu::policy::{RedundantMetadata, WritePolicy};
 use zfs_dmu::{Result, Zap};
 use zfs_phys::enums::{ChecksumKind, CompressKind};
 use zfs_phys::feature::Feature;
+use zfs_zio::WriteProps;
 
 /// Bits of a stored compression that name the algorithm; the rest is the level.
 const COMPRESS_BITS: u32 = 7;
@@ -20,9 +22,9 @@ fn pool_policy(ops: &dyn PoolOps, from: WritePolicy) -> WritePolicy {
     }
 }
 
-/// The policy of the meta object set.
-pub fn mos_policy(ops: &dyn PoolOps) -> WritePolicy {
-    pool_policy(ops, WritePolicy::meta())
+/// How a block of the meta object set is written.
+pub fn mos_write_props(ops: &dyn PoolOps, block: &BlockKind) -> WriteProps {
+    pool_policy(ops, WritePolicy::meta()).props(block)
 }
 
 /// The policy of the dataset in `dir`, from the properties set there and above.
@@ -51,7 +53,7 @@ pub(super) fn load(pool: &DslPool, dir: &Arc<DirState>) -> Result<WritePolicy> {
 impl DslPool {
     /// The number that a property of the datasets in `dir` has by being set there or above.
     pub(super) fn inherited(&self, dir: &Arc<DirState>, name: &str) -> Result<Option<u64>> {
-        let mut at = Some(dir);
+        let mut at = Some(dir.clone());
         while let Some(dir) = at {
             let zap = dir.phys().props_zapobj;
             if zap != 0 {
@@ -65,7 +67,7 @@ impl DslPool {
                     return Ok(Some(received));
                 }
             }
-            at = dir.parent.as_ref();
+            at = dir.parent();
         }
         Ok(None)
     }

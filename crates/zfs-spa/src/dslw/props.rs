@@ -46,7 +46,7 @@ impl DslPool {
     }
 
     /// What is set on a dataset holds for all below it.
-    fn reload_policies(&self) -> Result<()> {
+    pub(super) fn reload_policies(&self) -> Result<()> {
         let all: Vec<_> = self.datasets.lock().values().cloned().collect();
         for ds in all {
             *ds.policy.lock() = super::policy::load(self, &ds.dir)?;
@@ -98,7 +98,7 @@ impl DslPool {
         };
         let delta = used.max(value) as i64 - used.max(old) as i64;
         dir.update(|p| p.reserved = value);
-        match &dir.parent {
+        match dir.parent() {
             Some(parent) => parent.diduse(UsedBy::ChildReserved, Sums { used: delta, ..Sums::default() }),
             None => Ok(()),
         }

@@ -84,7 +84,7 @@ impl ObjsetOwner for MosOwner {
         self.dsl().unwrap().mos_kill(tx, bp)
     }
     fn write_props(&self, block: &BlockKind) -> WriteProps {
-        mos_policy(&*self.ops).props(block)
+        mos_write_props(&*self.ops, block)
     }
     fn dsize(&self, bp: &BlkPtr) -> u64 {
         self.ops.dsize(bp)
@@ -343,4 +343,53 @@ fn clones_and_destruction_free_everything() {
     let after = mini.used("");
     assert!(after[0].abs_diff(before[0]) < 256 << 10, "{before:?} {after:?}");
     assert!(!mini.ops.feature_active(Feature::AsyncDestroy));
+}
+
+#[test]
+fn renaming_and_going_back() {
+    let mut mini = Mini::new();
+    mini.sync(|dsl, tx| {
+        for path in ["a", "b", "a/x"] {
+            let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
+            dsl.create(tx, path, new).map(drop).unwrap();
+        }
+    });
+    for block in 0..32 {
+        mini.write("a/x", block, block as u8);
+    }
+    mini.sync(|_, _| {});
+    mini.sync(|dsl, tx| {
+        let head = dsl.find("a/x").unwrap().unwrap();
+        dsl.snapshot(tx, &head, "s", 5).map(drop).unwrap();
+    });
+    let then = mini.used("a/x");
+    let whole = mini.used("")[0];
+    for block in 16..64 {
+        mini.write("a/x", block, 100 + block as u8);
+    }
+    mini.sync(|_, _| {});
+    mini.check();
+    mini.sync(|dsl, tx| {
+        let dir = dsl.find_dir("a/x").unwrap().unwrap();
+        assert!(dsl.rename(tx, &dir, "a/x", "a/x/y").is_err());
+        dsl.rename(tx, &dir, "a/x", "b/z").unwrap();
+        let snap = dsl.find("b/z@s").unwrap().unwrap();
+        dsl.rename_snapshot(tx, &snap, "s", "t").unwrap();
+    });
+    mini.check();
+    assert!(mini.dsl.find("a/x").unwrap().is_none() && mini.dsl.find("b/z@t").unwrap().is_some());
+    let (a, b, z) = (mini.used("a"), mini.used("b"), mini.used("b/z"));
+    assert_eq!(b[0], b[1] + z[0]);
+    assert_eq!(a[0], a[1]);
+    mini.sync(|dsl, tx| {
+        let head = dsl.find("b/z").unwrap().unwrap();
+        dsl.rollback(tx, &head).unwrap();
+    });
+    mini.sync(|_, _| {});
+    mini.check();
+    assert_eq!(mini.used("b/z"), then);
+    let mut seen = vec![0; 4096];
+    mini.file("b/z").read_at(20 * 4096, &mut seen).unwrap();
+    assert_eq!(seen, pattern(20));
+    assert!(mini.used("")[0].abs_diff(whole) < 128 << 10, "{} {whole}", mini.used("")[0]);
 }

@@ -93,7 +93,8 @@ impl DslPool {
         Ok(false)
     }
 
-    fn free_one(&self, tx: &Tx, root: &BlkPtr, min_txg: u64) -> Result<Sums> {
+    /// Frees the blocks of a tree that were born after `min_txg`; tells what they took.
+    pub(super) fn free_one(&self, tx: &Tx, root: &BlkPtr, min_txg: u64) -> Result<Sums> {
         if root.is_hole() || root.birth() <= min_txg {
             return Ok(Sums::default());
         }
