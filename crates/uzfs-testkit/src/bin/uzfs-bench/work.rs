@@ -33,12 +33,30 @@ pub fn drop_caches() -> Result<(), String> {
 /// Reads a file from its beginning to its end; megabytes a second.
 pub fn sequential(path: &Path, block: usize) -> Result<f64, String> {
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    let file = File::open(path).map_err(failed)?;
-    let mut buffer = vec![0; block];
+    read_all(path, &File::open(path).map_err(failed)?, block)
+}
+
+/// Reads a file once past the kernel's page cache, so that the server may cache it.
+pub fn warm(path: &Path) -> Result<(), String> {
+    read_all(path, &open_direct(path)?, 1 << 20).map(drop)
+}
+
+fn open_direct(path: &Path) -> Result<File, String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map(File::from).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn read_all(path: &Path, file: &File, block: usize) -> Result<f64, String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    // Direct reads want aligned memory.
+    let mut memory = vec![0; block + PAGE];
+    let skip = memory.as_ptr().align_offset(PAGE);
+    let buffer = &mut memory[skip..skip + block];
     let (mut at, start) = (0, Instant::now());
     loop {
         still_wanted()?;
-        match file.read_at(&mut buffer, at).map_err(failed)? {
+        match file.read_at(buffer, at).map_err(failed)? {
             0 => break,
             n => at += n as u64,
         }
@@ -61,8 +79,7 @@ pub fn random(path: &Path, jobs: u64) -> Result<f64, String> {
 
 fn random_job(path: &Path, size: u64, job: u64) -> Result<u64, String> {
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?);
+    let file = open_direct(path)?;
     // Direct reads want aligned memory.
     let mut memory = vec![0u8; 2 * PAGE];
     let skip = memory.as_ptr().align_offset(PAGE);
