@@ -12,6 +12,7 @@ use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
 use crate::owner::ObjsetOwner;
 use crate::txg::Tx;
+use crate::zil::Zil;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
@@ -129,6 +130,8 @@ pub(crate) struct LiveObjset {
     nodes: Vec<Mutex<HashMap<u64, Weak<Dnode>>>>,
     alloc: Mutex<Alloc>,
     pub(crate) accounting: OnceLock<Accounting>,
+    /// The intent log, once it is opened.
+    log: Mutex<Option<Arc<Zil>>>,
     /// What the sync under way changes of the sums of owners.
     pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
@@ -144,6 +147,7 @@ impl LiveObjset {
             nodes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             alloc: Mutex::new(Alloc { lowest_freed: u64::MAX, ..Alloc::default() }),
             accounting: OnceLock::new(),
+            log: Mutex::default(),
             deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
         })
@@ -185,7 +189,18 @@ impl LiveObjset {
         self.with_dirty(tx.txg(), |d| d.flags = Some(flags));
     }
 
+    pub(crate) fn set_log(&self, log: Arc<Zil>) {
+        *self.log.lock() = Some(log);
+    }
+
+    pub(crate) fn log(&self) -> Option<Arc<Zil>> {
+        self.log.lock().clone()
+    }
+
     pub(crate) fn txg_done(&self, txg: u64) {
+        if let Some(log) = self.log() {
+            log.txg_done(txg);
+        }
         let held = self.held.lock().remove(&txg).unwrap_or_default();
         for node in held {
             if let Some(live) = node.live() {
@@ -366,6 +381,12 @@ impl Objset {
     /// Stores another header of the intent log with the txg of `tx`.
     pub fn set_zil_header(&self, tx: &Tx, header: &ZilHeader) -> Result<()> {
         self.live_set()?.set_zil(tx, header);
+        Ok(())
+    }
+
+    /// Has the header written in the txg of `tx`, whatever else changes.
+    pub fn touch(&self, tx: &Tx) -> Result<()> {
+        self.live_set()?.with_dirty(tx.txg(), |_| ());
         Ok(())
     }
 

@@ -447,6 +447,9 @@ impl Objset {
         header.endian = Endian::NATIVE;
         header.zil_header = dirty.zil.unwrap_or(header.zil_header);
         header.flags = dirty.flags.unwrap_or(header.flags);
+        if let Some(log) = live.log().filter(|_| pass == 1) {
+            log.sync(self, tx.txg(), &mut header.zil_header)?;
+        }
         self.sync_objects(&live, tx, pass, &dirty, &mut header)?;
         self.store_deltas(&live, tx)?;
         if let Some(sums) = live.take_dirty(tx.txg()) {

@@ -1,4 +1,4 @@
-//! The intent log of an object set: walk along its chain of blocks.
+//! The intent log of an object set: walk along its chain of blocks. Writing it is in [`write`].
 //!
 //! A log ends where the next block was never written, so a block that does not verify is the normal end of a log that
 //! is in use, and an error only for a part that was claimed (the pool was imported and promised to replay it). The
@@ -9,6 +9,10 @@ use zfs_phys::BlkPtr;
 use zfs_phys::objset::ZilHeader;
 use zfs_phys::zil::{Record, ZIL_CLAIM_LR_SEQ_VALID, ZIL_ZC_OBJSET, ZIL_ZC_SEQ, ZilBlock};
 use zfs_zio::{Error, Result, Zbookmark};
+
+pub mod write;
+
+pub use write::{Replayer, Zil, claim};
 
 /// Why a walk ended.
 #[derive(Debug)]

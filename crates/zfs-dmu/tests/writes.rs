@@ -489,3 +489,113 @@ fn owners_are_accounted_for() {
         assert_eq!(got, want);
     }
 }
+
+#[test]
+fn what_is_committed_is_found_after_a_crash() {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use zfs_dmu::zil::{self, Zil};
+    use zfs_phys::zil::RecordBody;
+    let pool = Pool::new(128, ObjsetType::Zfs, 2);
+    let spec = ObjectSpec { object_type: T::PLAIN_FILE_CONTENTS, block_size: 4096, ..ObjectSpec::default() };
+    let txgs = zfs_dmu::Txgs::new(4);
+    let files: Vec<_> = (0..3).map(|_| pool.objset.allocate(&Tx::syncing(4), &spec).unwrap()).collect();
+    let last = AtomicU64::new(0);
+    let log = Zil::open(&pool.objset, &txgs, [77, 88]).unwrap();
+    let mut model: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            txgs.run(|txg| {
+                pool.sync(txg);
+                last.store(txg, SeqCst);
+                Ok(())
+            })
+        });
+        let writers: Vec<_> = files
+            .iter()
+            .enumerate()
+            .map(|(w, file)| {
+                let (txgs, log) = (&txgs, &log);
+                scope.spawn(move || {
+                    let mut rng = Rng(w as u64 + 3);
+                    let mut mine = vec![0u8; 400_000];
+                    for i in 0..150 {
+                        let (at, len) = (rng.below(200_000), 1 + rng.below(if i % 40 == 0 { 190_000 } else { 9000 }));
+                        let bytes = rng.bytes(len as usize);
+                        let tx = txgs.assign().unwrap();
+                        file.write_at(&tx, at, &bytes).unwrap();
+                        log.log_write(&tx, file.object(), at, len);
+                        if i % 3 == 0 {
+                            let body = RecordBody::Remove { dir: file.object(), name: b"name" };
+                            log.log(&tx, 5, false, body).unwrap();
+                        }
+                        drop(tx);
+                        mine[at as usize..(at + len) as usize].copy_from_slice(&bytes);
+                        log.commit(Some(file.object())).unwrap();
+                        if rng.below(40) == 0 {
+                            txgs.wait_synced(0).unwrap();
+                        }
+                    }
+                    (file.object(), mine)
+                })
+            })
+            .collect();
+        model.extend(writers.into_iter().map(|w| w.join().unwrap()));
+        // The crash: what the newest synced header leads to is all there is. Anything later is only in the log.
+        let txg = last.load(SeqCst);
+        let disk = Objset::open(&pool.zio, &pool.objset.root_bp(), 5, None).unwrap();
+        let mut found: BTreeMap<u64, Vec<u8>> =
+            model.keys().map(|o| (*o, disk.dnode(*o).unwrap().read_vec(0, 400_000).unwrap())).collect();
+        let mut seq = 0;
+        zil::walk(
+            &disk,
+            |_, _| Ok(()),
+            |r| {
+                assert!(r.seq > seq);
+                seq = r.seq;
+                if let RecordBody::Write(w) = &r.body {
+                    found.get_mut(&w.object).unwrap()[w.offset as usize..(w.offset + w.length) as usize]
+                        .copy_from_slice(w.data);
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert!(found == model, "after txg {txg}");
+        txgs.stop();
+        runner.join().unwrap().unwrap();
+    });
+    let next = last.load(SeqCst) + 1;
+    pool.reopen_with_log();
+    // The import after it: the log is claimed, replayed and gone, and its blocks are free.
+    let mut again = pool.again();
+    let txgs = zfs_dmu::Txgs::new(next);
+    zil::claim(&again.objset, &Tx::syncing(next)).unwrap();
+    std::thread::scope(|scope| {
+        let pool = &again;
+        let runner = scope.spawn(|| {
+            txgs.run(|txg| {
+                pool.sync(txg);
+                Ok(())
+            })
+        });
+        let log = Zil::open(&pool.objset, &txgs, [99, 1]).unwrap();
+        txgs.wait_synced(next).unwrap();
+        log.replay(&mut |r, mark| {
+            let RecordBody::Write(w) = &r.body else { return Ok(()) };
+            let tx = txgs.assign()?;
+            pool.objset.dnode(w.object)?.write_at(&tx, w.offset, w.data)?;
+            mark(&tx);
+            Ok(())
+        })
+        .unwrap();
+        assert!(pool.objset.phys().zil_header.log.is_hole());
+        txgs.stop();
+        runner.join().unwrap().unwrap();
+    });
+    let disk = again.reopen();
+    for (object, bytes) in &model {
+        assert!(disk.dnode(*object).unwrap().read_vec(0, bytes.len()).unwrap() == *bytes);
+    }
+    again.books.dirtied.store(false, SeqCst);
+    again.objset = disk;
+}

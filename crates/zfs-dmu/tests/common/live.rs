@@ -116,10 +116,26 @@ impl Pool {
 
     /// The object set as a reader finds it on disk. The books agree with what can be reached, block by block.
     pub fn reopen(&self) -> Arc<Objset> {
+        self.reopen_as(false)
+    }
+
+    /// The same when there is an intent log, whose blocks nobody owns.
+    pub fn reopen_with_log(&self) -> Arc<Objset> {
+        self.reopen_as(true)
+    }
+
+    /// The same pool, imported once more.
+    pub fn again(&self) -> Self {
+        let (zio, books) = (self.zio.clone(), self.books.clone());
+        let objset = Objset::open_writable(&zio, &self.objset.root_bp(), 5, None, books.clone()).unwrap();
+        Self { zio, books, objset }
+    }
+
+    fn reopen_as(&self, log: bool) -> Arc<Objset> {
         let os = Objset::open(&self.zio, &self.objset.root_bp(), 5, None).unwrap();
         let seen = Mutex::new(BTreeSet::new());
         let embedded = Mutex::new(0i64);
-        let options = Options { threads: 1, ..Options::default() };
+        let options = Options { threads: 1, zil: !log, ..Options::default() };
         traverse(
             &os,
             &options,
