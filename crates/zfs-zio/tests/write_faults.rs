@@ -254,7 +254,7 @@ fn labels_and_uberblocks_are_written_in_the_order_that_survives() {
     log.lock().unwrap().clear();
     try_put(&zio, &bytes(4096, 0, 1)).unwrap();
     let ub = uberblock(TXG);
-    zio.vdevs().commit(&ub, false, Some(&|_| Ok(Some(config.clone()))), None).unwrap();
+    zio.commit(&ub, false, Some(&|_| Ok(Some(config.clone())))).unwrap();
     let mine: Vec<Op> = log.lock().unwrap().iter().filter(|(i, _)| *i == 0).map(|(_, op)| *op).collect();
     let label = |n: usize| label_offset(DISK, n).unwrap();
     let area = |n| Op::Write(label(n) + VDEV_SKIP_SIZE, VDEV_PHYS_SIZE as usize);
@@ -287,7 +287,7 @@ fn labels_and_uberblocks_are_written_in_the_order_that_survives() {
 #[test]
 fn a_pool_whose_uberblock_reaches_no_disk_has_not_moved() {
     let pool = Pool::new(&[Layout::Mirror(2)], 12);
-    let commit = || pool.zio.vdevs().commit(&uberblock(TXG), false, None, None);
+    let commit = || pool.zio.commit(&uberblock(TXG), false, None);
     let half = DISK / 2;
     pool.disks[0].fail(0..half);
     pool.disks[1].fail(0..DISK);
@@ -295,5 +295,7 @@ fn a_pool_whose_uberblock_reaches_no_disk_has_not_moved() {
     pool.disks[0].fail(half..DISK);
     assert_eq!(commit().unwrap_err().kind(), ErrorKind::Io);
     let labels = encode_config(&NvList::new()).unwrap();
-    assert!(pool.zio.vdevs().commit(&uberblock(TXG), false, Some(&|_| Ok(Some(labels.clone()))), None).is_err());
+    assert!(pool.zio.is_suspended());
+    pool.zio.resume();
+    assert!(pool.zio.commit(&uberblock(TXG), false, Some(&|_| Ok(Some(labels.clone())))).is_err());
 }

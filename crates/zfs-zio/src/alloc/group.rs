@@ -157,6 +157,19 @@ impl Top {
         failed.map_or(Ok(None), Err)
     }
 
+    /// Loads the metaslabs that each stream will choose first.
+    pub(super) fn preload(&self, loader: &Loader) {
+        for group in &self.groups {
+            let mut best: Vec<&Metaslab> = group.members.iter().map(|m| &self.metaslabs[*m as usize]).collect();
+            best.sort_by_key(|m| (std::cmp::Reverse(m.weight()), m.index));
+            for m in best.into_iter().take(group.places.len() + 1).filter(|m| !m.is_loaded()) {
+                if let Err(error) = m.load(self.vdev, loader) {
+                    tracing::warn!(vdev = self.vdev, metaslab = m.index, %error, "metaslab cannot be used");
+                }
+            }
+        }
+    }
+
     fn alloc_in(&self, m: &Metaslab, ask: &Request<'_>) -> Result<Option<u64>> {
         let at = m.alloc(self.vdev, ask.asize, ask.txg, ask.loader)?;
         if at.is_some() {

@@ -153,6 +153,11 @@ impl Metaslab {
         Ok(guard)
     }
 
+    /// Reads its space map, unless that is done or has failed.
+    pub(super) fn load(&self, vdev: u64, loader: &Loader) -> Result<()> {
+        self.loaded_state(vdev, loader).map(drop)
+    }
+
     /// Allocates `size` bytes, if there is a range for them.
     pub(super) fn alloc(&self, vdev: u64, size: u64, txg: u64, loader: &Loader) -> Result<Option<u64>> {
         let mut guard = self.loaded_state(vdev, loader)?;
@@ -208,6 +213,12 @@ impl Metaslab {
     }
 
     fn add_free(state: &mut State, start: u64, end: u64, txg: u64) -> Result<()> {
+        // A block of a txg that has not synced yet cannot be freed by an earlier one: its space map would say so before
+        // it says that the block was allocated.
+        let open = (0..TXG_SIZE).filter(|i| *i != slot(txg)).map(|i| &state.allocating[i]);
+        if open.into_iter().any(|a| a.overlaps(start, end)) {
+            return Err(broken("freeing what another txg has yet to allocate:", RangeConflict { start, end }));
+        }
         let stations = state.freeing.iter().chain(&state.defer).chain([&state.freed]).chain(&state.allocatable);
         if stations.into_iter().any(|s| s.overlaps(start, end)) {
             return Err(broken("freeing what is free:", RangeConflict { start, end }));

@@ -72,7 +72,8 @@ pub struct TopSeed {
 
 /// Reads the space map of a metaslab as it is in the last synced state (plus what was appended to it since) and gives
 /// the free ranges, in bytes of the vdev's allocatable area. Called with (vdev, metaslab), at most once for each, with
-/// that metaslab locked: it may read blocks and must not allocate or free any.
+/// that metaslab locked, by whichever thread writes: it may read blocks, must not allocate or free any, and must not
+/// wait for a lock that somebody holds who writes blocks.
 pub type Loader = Box<dyn Fn(u64, u64) -> Result<RangeTree> + Send + Sync>;
 
 /// What one metaslab allocated and freed in a txg: to be appended to its space map, allocations before frees.
@@ -315,6 +316,11 @@ impl Allocator {
 
     pub(crate) fn claim(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
         self.top(dva)?.claim(dva.offset(), Self::size(tree, dva), txg, &self.loader)
+    }
+
+    /// Loads the metaslabs that will be allocated from first.
+    pub(crate) fn preload(&self) {
+        self.tops.iter().for_each(|t| t.preload(&self.loader));
     }
 
     pub(crate) fn take_deltas(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {

@@ -204,6 +204,8 @@ fn a_late_load_leaves_out_what_is_under_way() {
     alloc.claim(&tree, &claimed, 8).unwrap();
     assert_eq!(alloc.claim(&tree, &claimed, 8).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(alloc.free(&tree, &Dva::new(0, 1 << 20, 512, false), 8).unwrap_err().kind(), ErrorKind::Corrupt);
+    let early = alloc.free(&tree, &claimed, 7).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::Bug, "its allocation is not in any space map yet");
     assert_eq!(alloc.free(&tree, &Dva::new(7, 0, 512, false), 8).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 

@@ -22,6 +22,7 @@ use crate::bookmark::Zbookmark;
 use crate::buf::Buf;
 use crate::codec::DatasetKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::vdev::labels::LeafConfig;
 use crate::vdev::{VdevError, WriteIo};
 use crate::zio::Zio;
 use pack::Packed;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zfs_codec::checksum;
 use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
+use zfs_phys::uberblock::Uberblock;
 use zfs_phys::{BlkPtr, Dva, Endian};
 
 /// Passes of one txg's sync from which on blocks written in it before are rewritten in place
@@ -354,6 +356,26 @@ impl Zio {
     pub fn flush(&self) -> Result<()> {
         self.writer()?;
         self.judge(self.vdevs().flush(self.tasks().map(|t| &**t)))
+    }
+
+    /// Makes `ub` the root of the pool: flushes what it leads to, and writes uberblock and labels in the order that
+    /// survives a crash (see [`crate::vdev::labels`]). `config` is given when the configuration changed.
+    ///
+    /// When it fails the pool is suspended: only the next import will tell whether it is at the old or the new root.
+    pub fn commit(&self, ub: &Uberblock, multihost: bool, config: Option<LeafConfig<'_>>) -> Result<()> {
+        self.writer()?;
+        let result = self.vdevs().commit(ub, multihost, config, self.tasks().map(|t| &**t));
+        if let Err(e) = &result {
+            self.suspend(e);
+        }
+        self.judge(result)
+    }
+
+    /// Loads the best metaslabs of every vdev, so that first writes need not wait for space maps. Those that cannot be
+    /// read are left out of use.
+    pub fn preload_metaslabs(&self) -> Result<()> {
+        self.writer()?.alloc.preload();
+        Ok(())
     }
 
     /// What was allocated and freed in `txg` since the last call, for the space maps. Call it again in later passes
