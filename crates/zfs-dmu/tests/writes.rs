@@ -599,3 +599,87 @@ fn what_is_committed_is_found_after_a_crash() {
     again.books.dirtied.store(false, SeqCst);
     again.objset = disk;
 }
+
+/// The pool's own object set changes while it is being written, so that one txg takes several passes, and blocks that
+/// were written in an earlier pass are written again in their place.
+#[test]
+fn later_passes_write_the_same_blocks_again() {
+    let pool = Pool::new(64, ObjsetType::Meta, 2);
+    let mut rng = Rng(4711);
+    let mut model = BTreeMap::new();
+    let mut table: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
+    let object = Zap::create(&pool.objset, &Tx::syncing(4), T::DIRECTORY_CONTENTS, 0).unwrap();
+    let is_file = |o: &u64| *o != object;
+    for txg in 4..24 {
+        let tx = Tx::syncing(txg);
+        for pass in 1..=5 {
+            for _ in 0..if pass == 1 { 30 } else { 6 } {
+                change(&mut rng, &pool.objset, &tx, &mut model);
+                let name = format!("{}", rng.below(4000)).into_bytes();
+                let value = vec![rng.next()];
+                Zap::open(&pool.objset, object).unwrap().update(&tx, &name, &value).unwrap();
+                table.insert(name, value);
+            }
+            assert!(model.keys().all(is_file));
+            pool.objset.sync(&tx, pass).unwrap();
+            compare(&pool.objset, &model);
+            assert_eq!(entries(&Zap::open(&pool.objset, object).unwrap()), table);
+        }
+        pool.sync(txg);
+        let os = pool.reopen();
+        pool.check_used(&os);
+        assert_eq!(entries(&Zap::open(&os, object).unwrap()), table);
+        for (o, file) in &model {
+            assert!(os.dnode(*o).unwrap().read_vec(0, file.data.len()).unwrap() == file.data);
+        }
+    }
+}
+
+/// Many threads add to and look into one table while txgs sync.
+#[test]
+fn a_table_has_many_users() {
+    let pool = Pool::new(128, ObjsetType::Zfs, 2);
+    let object = Zap::create(&pool.objset, &Tx::syncing(4), T::DIRECTORY_CONTENTS, 0).unwrap();
+    let txgs = zfs_dmu::Txgs::new(4);
+    std::thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            txgs.run(|txg| {
+                pool.sync(txg);
+                Ok(())
+            })
+        });
+        let users: Vec<_> = (0..4u64)
+            .map(|u| {
+                let (txgs, pool) = (&txgs, &pool);
+                scope.spawn(move || {
+                    for i in 0..4000u64 {
+                        let name = format!("{u}-{i}");
+                        let tx = txgs.assign().unwrap();
+                        let zap = Zap::open(&pool.objset, object).unwrap();
+                        zap.add(&tx, name.as_bytes(), &[i]).unwrap();
+                        if i % 3 == 2 {
+                            zap.remove(&tx, format!("{u}-{}", i - 1).as_bytes()).unwrap();
+                        }
+                        drop(tx);
+                        assert_eq!(zap.lookup_u64(name.as_bytes()).unwrap(), Some(i));
+                        if i % 3 == 2 {
+                            assert_eq!(zap.lookup_u64(format!("{u}-{}", i - 2).as_bytes()).unwrap(), Some(i - 2));
+                        }
+                        if i % 1000 == u * 200 {
+                            txgs.kick();
+                            let mine = zap
+                                .iter()
+                                .filter(|e| e.as_ref().unwrap().name().starts_with(format!("{u}-").as_bytes()));
+                            assert_eq!(mine.count() as u64, i + 1 - (i + 1) / 3);
+                        }
+                    }
+                })
+            })
+            .collect();
+        users.into_iter().for_each(|u| u.join().unwrap());
+        txgs.stop();
+        runner.join().unwrap().unwrap();
+    });
+    let disk = Zap::open(&pool.reopen(), object).unwrap();
+    assert_eq!((disk.count(), disk.iter().count()), (4 * (4000 - 1333), 4 * (4000 - 1333)));
+}
