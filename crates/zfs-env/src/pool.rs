@@ -71,6 +71,17 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Starts a thread called `name` that lives as long as `f` runs.
+///
+/// # Errors
+/// When the system refuses another thread.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().name(name.into()).spawn(f)
+}
+
 /// Runs `f` on `threads` threads called `name` (the caller's among them, which has number 0) and waits for all. A
 /// thread that the system refuses is done without: `f` must not need its peers.
 pub fn run_scoped(name: &str, threads: usize, f: impl Fn(usize) + Sync) {

@@ -16,7 +16,7 @@ use crate::{indirect, mmp};
 use std::fmt;
 use std::sync::Arc;
 use zfs_dmu::{Objset, Zap};
-use zfs_env::{Clock, SystemClock, TaskPool, host};
+use zfs_env::{Clock, FileDevice, SystemClock, TaskPool, host};
 use zfs_phys::feature::Feature;
 use zfs_phys::uberblock::Uberblock;
 use zfs_phys::{NvList, checkpoint};
@@ -188,6 +188,24 @@ type Attempt<T> = std::result::Result<T, ImportError>;
 /// # Errors
 /// [`ImportError::problem`] says what a person can do about it.
 pub fn import(candidate: &PoolCandidate, options: &ImportOptions) -> Attempt<Arc<Pool>> {
+    if options.for_write {
+        return import_from(&for_writing(candidate)?, options);
+    }
+    import_from(candidate, options)
+}
+
+/// The candidate with its devices open for writing, which keeps everybody else out of them.
+fn for_writing(candidate: &PoolCandidate) -> Attempt<PoolCandidate> {
+    let mut out = candidate.clone();
+    for found in out.devices.values_mut().filter(|d| d.device.is_read_only()) {
+        let device = FileDevice::open_read_write(&found.path)
+            .map_err(|e| Error::from(e).context(format!("opening {} for writing", found.path.display())))?;
+        found.device = Arc::new(device);
+    }
+    Ok(out)
+}
+
+fn import_from(candidate: &PoolCandidate, options: &ImportOptions) -> Attempt<Arc<Pool>> {
     if candidate.state == state::DESTROYED && !options.force {
         return Err(ImportError::new(ImportProblem::Destroyed, ErrorKind::Invalid, "the pool was destroyed"));
     }

@@ -4,7 +4,7 @@
 //! ([`dsl`]), properties, keys, history, errors, figures and the check of all its blocks. This crate is the only one that
 //! knows dataset names and the contents of the pool directory.
 //!
-//! Everything is read-only: an imported pool is a fixed root, so whatever is decoded never goes stale.
+//! A [`Pool`] is read-only: a fixed root, so whatever is decoded never goes stale. [`Spa`] is a pool that is written.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod check;
@@ -25,9 +25,12 @@ pub mod pool;
 pub mod pool_props;
 pub mod space;
 pub mod status;
+pub mod sync;
 
 pub use discover::{Discovery, PoolCandidate, Search, discover};
 pub use dsl::{Dataset, DatasetKind, Dsl};
 pub use import::{ImportError, ImportOptions, ImportProblem, Rewind, import};
 pub use pool::Pool;
+pub use sync::create::{CreateOptions, NewVdev, create};
+pub use sync::{Spa, SyncCtx};
 pub use zfs_zio::{Error, ErrorKind, Result};

@@ -71,6 +71,28 @@ impl Pool {
         })
     }
 
+    /// The same pool as a later root left it, read through a live meta object set.
+    pub(crate) fn as_of(&self, mos: &Arc<Objset>, uberblock: Uberblock, config: NvList) -> Result<Arc<Self>> {
+        let directory = Zap::open(mos, crate::config::POOL_DIRECTORY)?;
+        let features = Features::load(mos, &directory)?;
+        let p = &self.parts;
+        let view = Self::new(PoolParts {
+            name: p.name.clone(),
+            config,
+            uberblock,
+            zio: p.zio.clone(),
+            mos: mos.clone(),
+            directory,
+            features,
+            spares: p.spares.clone(),
+            l2cache: p.l2cache.clone(),
+            altroot: p.altroot.clone(),
+            candidate: p.candidate.clone(),
+            imported_at: p.imported_at,
+        });
+        Ok(view)
+    }
+
     /// Name it was imported under.
     pub fn name(&self) -> &Arc<str> {
         &self.parts.name

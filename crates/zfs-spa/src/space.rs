@@ -329,6 +329,7 @@ pub(crate) fn log_space_maps(pool: &Pool) -> Result<BTreeMap<u64, u64>> {
 pub(crate) struct LogChange {
     pub vdev: u64,
     pub metaslab: usize,
+    pub offset: u64,
     pub size: u64,
     pub kind: MapType,
 }
@@ -351,7 +352,7 @@ pub(crate) fn for_unflushed(pool: &Pool, tops: &[TopSpace], mut f: impl FnMut(Lo
             if txg < ms.unflushed_txg {
                 return Ok(());
             }
-            f(LogChange { vdev: u64::from(vdev), metaslab, size, kind })
+            f(LogChange { vdev: u64::from(vdev), metaslab, offset, size, kind })
         })?;
     }
     Ok(())

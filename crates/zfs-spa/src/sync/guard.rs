@@ -1,0 +1,93 @@
+//! What a pool must not have in use to be written: things whose records this software cannot keep yet.
+
+use crate::pool::Pool;
+use zfs_dmu::Zap;
+use zfs_phys::feature::Feature;
+use zfs_phys::read::Endian;
+use zfs_zio::{Error, Result, VdevState};
+
+/// Features that may be enabled but not in use.
+const IN_USE: [(Feature, &str); 4] = [
+    (Feature::ZpoolCheckpoint, "the pool has a checkpoint"),
+    (Feature::DeviceRemoval, "a device was removed from the pool"),
+    (Feature::BlockCloning, "blocks are cloned"),
+    (Feature::BlockCloningEndian, "blocks are cloned"),
+];
+/// Features without which nothing is written: what is made needs them.
+const NEEDED: [Feature; 2] = [Feature::SpacemapHistogram, Feature::SpacemapV2];
+/// State of a scan under way (`DSS_SCANNING`).
+const SCANNING: u64 = 1;
+
+fn refuse(why: impl std::fmt::Display) -> Error {
+    Error::unsupported(format!("importing read-write: {why}"))
+}
+
+/// Fails with `Unsupported`, naming the first reason, when the pool cannot be written.
+pub(super) fn check(pool: &Pool) -> Result<()> {
+    if pool.version() < 5000 {
+        return Err(refuse(format!("the pool has version {}; only pools with features are written", pool.version())));
+    }
+    if pool.uberblock().endian != Endian::NATIVE {
+        return Err(refuse("the pool was written on a machine of the other byte order"));
+    }
+    if pool.uberblock().checkpoint_txg != 0 {
+        return Err(refuse("the pool is rewound to a checkpoint"));
+    }
+    for (feature, why) in IN_USE {
+        if pool.features().is_active(feature) {
+            return Err(refuse(format!("{why} (feature {})", feature.name())));
+        }
+    }
+    if let Some(missing) = NEEDED.iter().find(|f| !pool.features().is_enabled(**f)) {
+        return Err(refuse(format!("feature {} is not enabled", missing.name())));
+    }
+    if pool.dedup()?.total.ref_dsize > 0 {
+        return Err(refuse("the pool has deduplicated blocks (feature dedup)"));
+    }
+    check_properties(pool)?;
+    check_vdevs(pool)?;
+    check_intent_logs(pool)
+}
+
+fn check_properties(pool: &Pool) -> Result<()> {
+    if let Some(object) = pool.directory().lookup_u64(b"pool_props")?
+        && Zap::open(pool.mos(), object)?.lookup_u64(b"multihost")?.unwrap_or(0) != 0
+    {
+        return Err(refuse("property multihost is on"));
+    }
+    if let Some(scan) = pool.directory().lookup(b"scan")?
+        && scan.u64s().get(1) == Some(&SCANNING)
+    {
+        return Err(refuse("a scrub or resilver is in progress"));
+    }
+    Ok(())
+}
+
+fn check_vdevs(pool: &Pool) -> Result<()> {
+    for top in &pool.zio().vdevs().root().children {
+        if top.config.removing {
+            return Err(refuse("a device is being removed"));
+        }
+        if top.config.raidz_expanding {
+            return Err(refuse("a RAID-Z vdev is being expanded"));
+        }
+    }
+    for leaf in pool.zio().vdevs().leaves().into_iter().filter(|l| l.config.kind.is_concrete()) {
+        if leaf.state() != VdevState::Healthy || !leaf.dtl().is_empty() {
+            let path = leaf.config.path.as_deref().unwrap_or("?");
+            return Err(refuse(format!("device {path} is missing or lacks data; degraded pools are not written yet")));
+        }
+    }
+    Ok(())
+}
+
+/// Logs of encrypted datasets cannot be claimed yet.
+fn check_intent_logs(pool: &Pool) -> Result<()> {
+    for dataset in pool.dsl()?.filesystems()? {
+        if dataset.is_encrypted()? && !dataset.open_without_key()?.phys().zil_header.log.is_hole() {
+            let name = &dataset.name;
+            return Err(refuse(format!("dataset {name} is encrypted and has an intent log that was not replayed")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,446 @@
+//! A pool that is written: txgs, the tasks that change it, and the sync that brings each txg to disk.
+//!
+//! Life cycle: [`Spa::open`] takes a pool imported for writing, makes its meta object set live and starts the sync
+//! thread; [`Spa::sync_task`] runs changes in the context of one txg's sync and returns when they are on disk;
+//! [`Spa::close`] brings everything to disk, marks the pool exported and ends the thread.
+//!
+//! A sync makes passes until nothing changes any more: object sets of datasets and tasks in the first, then the meta
+//! object set, whose blocks move as they are written, so that space maps change, which are blocks of the meta object
+//! set. It ends because from the second pass on frees are put off ([`ops`]) and blocks of the same txg are written
+//! over in place, and from the eighth on nothing is compressed. Then: flush, labels if the configuration changed,
+//! uberblock, flush.
+//!
+//! Any error in a sync stops the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is
+//! the txg before, whole.
+//!
+//! Lock order: `tasks`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
+
+mod config;
+pub mod create;
+mod guard;
+mod history;
+mod metaslabs;
+mod ops;
+
+pub(crate) use metaslabs::Metaslabs;
+pub(crate) use ops::Ops;
+
+use crate::config::POOL_DIRECTORY;
+use crate::dslw::{DslPool, PoolOps};
+use crate::labels::state;
+use crate::pool::Pool;
+use config::PoolConfig;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use zfs_dmu::txg::{Tx, Txgs};
+use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
+use zfs_env::Clock;
+use zfs_phys::uberblock::{MMP_MAGIC, Uberblock};
+use zfs_zio::alloc::Class;
+use zfs_zio::write::WriteConfig;
+use zfs_zio::{VdevTree, Zio};
+
+/// Passes after which a sync that does not settle is taken for broken.
+const MAX_PASSES: u32 = 64;
+/// Version written into uberblocks as that of the software.
+const SOFTWARE_VERSION: u64 = 5000;
+
+/// What a task of a sync works with.
+pub struct SyncCtx<'a> {
+    /// The transaction of the txg being synced.
+    pub tx: &'a Tx,
+    /// The pool.
+    pub spa: &'a Spa,
+}
+
+impl SyncCtx<'_> {
+    /// The dataset layer.
+    pub fn dsl(&self) -> &Arc<DslPool> {
+        &self.spa.dsl
+    }
+
+    /// The meta object set.
+    pub fn mos(&self) -> &Arc<Objset> {
+        &self.spa.mos
+    }
+
+    /// Appends a command to the history, as `zpool history` shows it.
+    ///
+    /// # Errors
+    /// Whatever writing it meets.
+    pub fn log_command(&self, command: &str) -> Result<()> {
+        let mut record = zfs_phys::NvList::new();
+        record.put("history command", command).put("history who", 0u64);
+        self.spa.ops.append_history(self.tx, record)
+    }
+
+    /// Appends an internal event to the history.
+    ///
+    /// # Errors
+    /// Whatever writing it meets.
+    pub fn log(&self, event: &str, text: &str) -> Result<()> {
+        PoolOps::log(&*self.spa.ops, self.tx, event, None, text)
+    }
+}
+
+type Task = Box<dyn FnOnce(&SyncCtx<'_>) -> Result<()> + Send>;
+
+/// A pool that is written.
+pub struct Spa {
+    zio: Arc<Zio>,
+    mos: Arc<Objset>,
+    dsl: Arc<DslPool>,
+    ops: Arc<Ops>,
+    metaslabs: Arc<Metaslabs>,
+    txgs: Arc<Txgs>,
+    tasks: Mutex<BTreeMap<u64, Vec<Task>>>,
+    config: Mutex<PoolConfig>,
+    /// The root of the newest txg on disk.
+    uberblock: Mutex<Uberblock>,
+    /// The pool as it was imported; what is read of it stays readable only as long as nothing of it is freed.
+    imported: Option<Arc<Pool>>,
+    /// A view of the pool as of some txg.
+    view: Mutex<Option<(u64, Arc<Pool>)>>,
+    thread: Mutex<Option<JoinHandle<Result<()>>>>,
+}
+
+impl std::fmt::Debug for Spa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spa({}, txg {})", self.zio.pool_name(), self.txgs.synced_txg())
+    }
+}
+
+/// Makes the zio of an imported pool writable and its meta object set live.
+struct Opened {
+    mos: Arc<Objset>,
+    ops: Arc<Ops>,
+    metaslabs: Arc<Metaslabs>,
+}
+
+impl Spa {
+    /// Makes a pool that was imported for writing writable: its labels say at once that it is in use.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the reason, for pools with something in use that cannot be kept consistent yet; whatever
+    /// reading space maps or writing the first txg meets.
+    pub fn open(pool: &Arc<Pool>, hostid: u32, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        guard::check(pool)?;
+        let config = PoolConfig::of(pool.config(), pool.name(), hostid)?;
+        let opened = Self::open_parts(pool, clock)?;
+        let dsl = DslPool::open(&opened.mos, opened.ops.clone())?;
+        let logs = with_logs(pool)?;
+        let spa = Self::start(pool, opened, dsl, config)?;
+        // Nothing is allocated before this, so the blocks of logs are still where they were written.
+        spa.sync_task("import", move |ctx| {
+            for object in logs {
+                let dataset = ctx.dsl().dataset(object)?;
+                zfs_dmu::zil::claim(&ctx.dsl().open_objset(&dataset)?, ctx.tx)?;
+            }
+            ctx.log("import", "pool version 5000; software version uzfs")
+        })?;
+        Ok(spa)
+    }
+
+    fn open_parts(pool: &Arc<Pool>, clock: Arc<dyn Clock>) -> Result<Opened> {
+        let zio = pool.zio();
+        let metaslabs = Metaslabs::new();
+        let seeds = metaslabs.load(pool)?;
+        let has_special = seeds.iter().any(|s| s.class == Class::Special);
+        let ops = Ops::new(zio, pool.version(), pool.features(), has_special, clock)?;
+        zio.enable_writes(seeds, metaslabs.loader(), write_config(&ops))?;
+        let owner = Arc::new(ops::MosOwner(ops.clone()));
+        let mos = Objset::open_writable(zio, &pool.uberblock().rootbp, 0, None, owner)?;
+        let list = Zap::open(&mos, POOL_DIRECTORY)?.lookup_u64(b"sync_bplist")?;
+        ops.set_mos(&mos, list.ok_or_else(|| Error::corrupt("a pool without a list of deferred frees"))?);
+        metaslabs.set_mos(&mos);
+        Ok(Opened { mos, ops, metaslabs })
+    }
+
+    fn start(pool: &Arc<Pool>, opened: Opened, dsl: Arc<DslPool>, config: PoolConfig) -> Result<Arc<Self>> {
+        let spa = Self::assemble(pool.zio(), opened, dsl, config, *pool.uberblock(), Some(pool.clone()));
+        let (me, txgs) = (Arc::downgrade(&spa), spa.txgs.clone());
+        let gone = || Error::new(ErrorKind::Stale, "syncing a pool that is closed");
+        let run = move || txgs.run(|txg| me.upgrade().ok_or_else(gone)?.sync_txg(txg));
+        *spa.thread.lock() = Some(zfs_env::spawn("txg_sync", run).map_err(Error::from)?);
+        Ok(spa)
+    }
+
+    fn assemble(
+        zio: &Arc<Zio>,
+        opened: Opened,
+        dsl: Arc<DslPool>,
+        config: PoolConfig,
+        uberblock: Uberblock,
+        imported: Option<Arc<Pool>>,
+    ) -> Arc<Self> {
+        opened.ops.set_dsl(&dsl);
+        Arc::new(Self {
+            zio: zio.clone(),
+            mos: opened.mos,
+            dsl,
+            ops: opened.ops,
+            metaslabs: opened.metaslabs,
+            txgs: Txgs::new(uberblock.txg + 1),
+            tasks: Mutex::default(),
+            config: Mutex::new(config),
+            uberblock: Mutex::new(uberblock),
+            imported,
+            view: Mutex::default(),
+            thread: Mutex::default(),
+        })
+    }
+
+    /// Transaction groups.
+    pub fn txgs(&self) -> &Arc<Txgs> {
+        &self.txgs
+    }
+
+    /// The dataset layer.
+    pub fn dsl(&self) -> &Arc<DslPool> {
+        &self.dsl
+    }
+
+    /// The meta object set, live.
+    pub fn mos(&self) -> &Arc<Objset> {
+        &self.mos
+    }
+
+    /// The way to blocks.
+    pub fn zio(&self) -> &Arc<Zio> {
+        &self.zio
+    }
+
+    /// What the dataset layer asks of the pool.
+    pub fn ops(&self) -> Arc<dyn PoolOps> {
+        self.ops.clone()
+    }
+
+    /// The root of the newest txg on disk.
+    pub fn uberblock(&self) -> Uberblock {
+        *self.uberblock.lock()
+    }
+
+    /// The pool for reading, as the newest txg on disk left it. Each txg has a view of its own; an older one stays
+    /// usable only until the blocks it knows are used again.
+    ///
+    /// # Errors
+    /// When the pool directory cannot be read.
+    pub fn view(&self) -> Result<Arc<Pool>> {
+        let ub = self.uberblock();
+        let mut view = self.view.lock();
+        if let Some((txg, pool)) = &*view
+            && *txg == ub.txg
+        {
+            return Ok(pool.clone());
+        }
+        let config = self.config.lock().for_mos(ub.txg, &self.ops.label_features());
+        let base = self.imported.as_ref().ok_or_else(|| Error::invalid("reading a pool that is being made"))?;
+        let pool = base.as_of(&self.mos, ub, config)?;
+        *view = Some((ub.txg, pool.clone()));
+        Ok(pool)
+    }
+
+    /// Runs `task` in the sync of a txg and waits until that is on disk. A task that fails with an error a person can
+    /// cause (`NotFound`, `Exists`, `Invalid` and the like) must not have changed anything; any other error stops the
+    /// pool.
+    ///
+    /// # Errors
+    /// What the task returned, or why the txg did not reach the disk.
+    pub fn sync_task<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl FnOnce(&SyncCtx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (send, receive) = mpsc::channel();
+        let tx = self.txgs.assign()?;
+        let txg = tx.txg();
+        let run: Task = Box::new(move |ctx| {
+            let result = task(ctx);
+            let fatal = result.as_ref().err().filter(|e| !is_harmless(e.kind())).cloned();
+            let _ = send.send(result);
+            fatal.map_or(Ok(()), |e| Err(e.context(name)))
+        });
+        self.tasks.lock().entry(txg).or_default().push(run);
+        drop(tx);
+        let synced = self.txgs.wait_synced(txg);
+        match receive.try_recv() {
+            Ok(Err(e)) => Err(e),
+            Ok(Ok(value)) => synced.map(|()| value),
+            Err(_) => Err(synced.err().unwrap_or_else(|| Error::new(ErrorKind::Interrupted, name))),
+        }
+    }
+
+    /// Has the labels and the configuration object written with the next txg.
+    pub fn dirty_config(&self) {
+        self.ops.config_dirty.store(true, Relaxed);
+    }
+
+    /// Brings everything to disk, marks the pool exported or destroyed, and ends its sync thread. Nobody may be
+    /// writing.
+    ///
+    /// # Errors
+    /// When something did not reach the disk.
+    pub fn close(&self, destroy: bool) -> Result<()> {
+        self.txgs.wait_synced(0)?;
+        self.config.lock().state = if destroy { state::DESTROYED } else { state::EXPORTED };
+        self.dirty_config();
+        let last = self.sync_task("export", |_| Ok(()));
+        self.txgs.stop();
+        let thread = self.thread.lock().take();
+        let ended = thread.map_or(Ok(()), |t| t.join().unwrap_or_else(|_| Err(Error::corrupt("the sync thread died"))));
+        last.and(ended)
+    }
+
+    /// Brings one txg to disk.
+    fn sync_txg(&self, txg: u64) -> Result<()> {
+        self.sync_passes(txg).inspect_err(|e| {
+            tracing::error!(pool = &**self.zio.pool_name(), txg, error = %e, "sync failed, the pool is suspended");
+            self.zio.suspend(e);
+        })
+    }
+
+    fn sync_passes(&self, txg: u64) -> Result<()> {
+        let tx = Tx::syncing(txg);
+        let write_config = self.ops.config_dirty.swap(false, Relaxed);
+        let mut rootbp = self.mos.root_bp();
+        let mut pass = 0;
+        loop {
+            pass += 1;
+            if pass > MAX_PASSES {
+                return Err(Error::new(ErrorKind::Bug, "a sync that does not settle").txg(txg));
+            }
+            self.ops.set_pass(pass);
+            self.sync_datasets(&tx, pass, write_config)?;
+            if let Some(bp) = self.mos.sync(&tx, pass)? {
+                rootbp = bp;
+            }
+            self.ops.defer(&tx)?;
+            let deltas = self.zio.take_sync_delta(txg)?;
+            self.metaslabs.append(&self.ops, &tx, pass, &deltas)?;
+            if !self.mos.is_dirty(txg) && !self.dsl.is_dirty(txg) {
+                break;
+            }
+        }
+        tracing::debug!(txg, pass, "synced");
+        self.commit(txg, rootbp, write_config)?;
+        self.zio.metaslab_sync_done(txg)?;
+        self.dsl.txg_done(txg);
+        self.mos.txg_done(txg);
+        Ok(())
+    }
+
+    /// The part of a pass that is above the meta object set.
+    fn sync_datasets(&self, tx: &Tx, pass: u32, write_config: bool) -> Result<()> {
+        if pass == 1 {
+            self.ops.free_deferred(tx)?;
+            if let Some(pool) = &self.imported
+                && self.metaslabs.has_logs(&Zap::open(&self.mos, POOL_DIRECTORY)?)?
+            {
+                self.metaslabs.flush_logs(&self.ops, tx, pool)?;
+            }
+        }
+        self.dsl.sync_datasets(tx, pass)?;
+        if pass == 1 {
+            let tasks = self.tasks.lock().remove(&tx.txg()).unwrap_or_default();
+            let ctx = SyncCtx { tx, spa: self };
+            tasks.into_iter().try_for_each(|task| task(&ctx))?;
+            while self.dsl.is_dirty(tx.txg()) {
+                self.dsl.sync_datasets(tx, pass)?;
+            }
+            self.dsl.free_some(tx)?;
+            self.dsl.account_mos()?;
+            if write_config {
+                let config = self.config.lock().clone();
+                self.ops.store_config(tx, &config)?;
+            }
+        }
+        self.dsl.flush(tx)
+    }
+
+    /// Makes what was written the pool's state.
+    fn commit(&self, txg: u64, rootbp: zfs_phys::BlkPtr, write_config: bool) -> Result<()> {
+        let ub = Uberblock {
+            endian: zfs_phys::Endian::NATIVE,
+            txg,
+            guid_sum: guid_sum(self.zio.vdevs()),
+            timestamp: self.ops.seconds(),
+            rootbp,
+            software_version: SOFTWARE_VERSION,
+            mmp_magic: MMP_MAGIC,
+            mmp_delay: 0,
+            mmp_config: 0,
+            checkpoint_txg: 0,
+            ..*self.uberblock.lock()
+        };
+        let config = self.config.lock().clone();
+        let features = self.ops.label_features();
+        let label = |leaf: &zfs_zio::Vdev| config.for_label(leaf, txg, &features);
+        let labels: Option<zfs_zio::vdev::labels::LeafConfig<'_>> = if write_config { Some(&label) } else { None };
+        self.zio.vdevs().commit(&ub, false, labels, self.zio.tasks().map(|t| &**t))?;
+        *self.uberblock.lock() = ub;
+        Ok(())
+    }
+}
+
+/// Datasets whose intent log may have to be replayed.
+fn with_logs(pool: &Pool) -> Result<Vec<u64>> {
+    let mut out = Vec::new();
+    for dataset in pool.dsl()?.filesystems()? {
+        if !dataset.is_encrypted()? {
+            let header = dataset.open_without_key()?.phys().zil_header;
+            if !header.log.is_hole() && header.claim_txg == 0 {
+                out.push(dataset.object);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn write_config(ops: &Ops) -> WriteConfig {
+    use zfs_phys::feature::Feature;
+    WriteConfig {
+        hole_birth: ops.feature_active(Feature::HoleBirth),
+        embedded_data: ops.feature_active(Feature::EmbeddedData),
+        ..WriteConfig::default()
+    }
+}
+
+/// Sum of the guids of all vdevs, which says whether all are there.
+fn guid_sum(tree: &VdevTree) -> u64 {
+    fn sum(vdev: &zfs_zio::Vdev) -> u64 {
+        vdev.children.iter().fold(vdev.guid(), |total, child| total.wrapping_add(sum(child)))
+    }
+    sum(tree.root())
+}
+
+/// Whether an error says something about the request rather than about the pool.
+fn is_harmless(kind: ErrorKind) -> bool {
+    use ErrorKind as K;
+    matches!(
+        kind,
+        K::NotFound
+            | K::Exists
+            | K::Invalid
+            | K::Unsupported
+            | K::ReadOnly
+            | K::Busy
+            | K::NoSpace
+            | K::Quota
+            | K::NameTooLong
+            | K::NotEmpty
+            | K::Range
+            | K::Access
+            | K::Permission
+            | K::Interrupted
+            | K::KeyUnavailable
+    )
+}
+
+impl Drop for Spa {
+    fn drop(&mut self) {
+        self.txgs.stop();
+    }
+}

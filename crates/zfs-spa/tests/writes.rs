@@ -1,0 +1,159 @@
+//! Pools that OpenZFS made, written by this software and judged by OpenZFS's own `zdb`.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use zfs_dmu::{ObjectSpec, Zap};
+use zfs_env::{FileDevice, SystemClock};
+use zfs_phys::enums::DmuObjectType;
+use zfs_spa::{CreateOptions, NewVdev, Pool, Spa, create, discover, import};
+use zfs_zio::alloc::Class;
+use zfs_zio::arc::ArcCache;
+
+/// A copy of a corpus pool's devices in a folder that goes away.
+fn copy_of(name: &str) -> Option<tempfile::TempDir> {
+    let corpus = common::corpus()?;
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        if file.starts_with('d') && path.is_file() {
+            let status = Command::new("cp").arg("--sparse=always").arg(&path).arg(dir.path().join(file)).status();
+            assert!(status.unwrap().success());
+        }
+    }
+    Some(dir)
+}
+
+fn find(dir: &Path, name: &str) -> zfs_spa::PoolCandidate {
+    let found = discover(&zfs_spa::Search::Paths(vec![PathBuf::from(dir)])).unwrap();
+    found.pools.into_iter().find(|p| p.name == name).unwrap()
+}
+
+fn import_writable(dir: &Path, name: &str) -> Arc<Pool> {
+    let mut options = common::options();
+    options.for_write = true;
+    import(&find(dir, name), &options).unwrap_or_else(|e| panic!("{name}: {e} ({:?})", e.problem))
+}
+
+fn open(dir: &Path, name: &str) -> Arc<Spa> {
+    let pool = import_writable(dir, name);
+    Spa::open(&pool, 0x1234, Arc::new(SystemClock)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// What `zdb` says of a pool that is not imported; fails the test when it finds anything wrong. Nothing where there is
+/// no `zdb`.
+fn zdb(dir: &Path, name: &str, flags: &[&str]) -> Option<String> {
+    let out = Command::new("zdb").arg("-e").arg("-p").arg(dir).arg(name).args(flags).output();
+    let Ok(out) = out else {
+        eprintln!("SKIPPED: no zdb");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&out.stderr).into_owned();
+    let bad = ["leaked", "mismatch", "!=", "error", "failed", "ASSERT"];
+    // Names of what is examined.
+    let fine = ["verify nothing leaked", "error log"];
+    let wrong = |l: &&str| bad.iter().any(|b| l.contains(b)) && !fine.iter().any(|f| l.contains(f));
+    let found: Vec<&str> = text.lines().filter(wrong).collect();
+    assert!(out.status.success(), "zdb {flags:?}: {:?}\n{errors}\n{text}", out.status);
+    assert_eq!(found, Vec::<&str>::new(), "zdb {flags:?}\n{errors}");
+    Some(text)
+}
+
+/// Everything readable, nothing leaked, by this software's own check.
+fn check(dir: &Path, name: &str) {
+    let pool = import(&find(dir, name), &common::options()).unwrap();
+    pool.verify_metadata().unwrap();
+}
+
+/// Imports, lets a few txgs pass, exports; returns the last txg.
+fn pass_txgs(dir: &Path, name: &str, count: u32) -> u64 {
+    let spa = open(dir, name);
+    for n in 0..count {
+        spa.sync_task("test", move |ctx| ctx.log("test", &format!("number {n}"))).unwrap();
+    }
+    spa.close(false).unwrap();
+    spa.uberblock().txg
+}
+
+#[test]
+fn txgs_of_a_pool_of_openzfs() {
+    let Some(dir) = copy_of("basic") else { return };
+    let before = find(dir.path(), "basic").best_uberblock().unwrap().txg;
+    let after = pass_txgs(dir.path(), "basic", 5);
+    assert!(after >= before + 6, "{before} {after}");
+    check(dir.path(), "basic");
+    zdb(dir.path(), "basic", &["-bbcc"]);
+    zdb(dir.path(), "basic", &["-mmm"]);
+    let history = import(&find(dir.path(), "basic"), &common::options()).unwrap().history().unwrap();
+    let text = history.records.last().unwrap().str("history internal str").map(str::to_owned);
+    assert_eq!(text.as_deref(), Some("number 4"));
+    // And once more, on what was written here.
+    pass_txgs(dir.path(), "basic", 3);
+    zdb(dir.path(), "basic", &["-bbcc"]);
+}
+
+#[test]
+fn txgs_of_every_layout() {
+    for name in ["ashift9", "stripe3", "m3", "twomirrors", "z1x3", "z2x6", "z3x7", "dr1", "dr2", "classes", "gang"] {
+        let Some(dir) = copy_of(name) else { return };
+        pass_txgs(dir.path(), name, 2);
+        check(dir.path(), name);
+        zdb(dir.path(), name, &["-bbcc"]);
+        eprintln!("{name} is clean");
+    }
+}
+
+/// A vdev over a new image file.
+fn image(dir: &Path, name: &str, mib: u64) -> NewVdev {
+    let path = dir.join(name);
+    let device = Arc::new(FileDevice::create(&path, mib << 20).unwrap());
+    NewVdev::Leaf { path: path.to_string_lossy().into_owned(), device, disk: false }
+}
+
+/// `count` of them.
+fn images(dir: &Path, name: &str, mib: u64, count: usize) -> Vec<NewVdev> {
+    (0..count).map(|i| image(dir, &format!("{name}{i}"), mib)).collect()
+}
+
+fn create_pool(vdevs: Vec<(Class, NewVdev)>) {
+    let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+    options.command = Some("zpool create fresh".into());
+    let mut init = |objset: &Arc<zfs_dmu::Objset>, tx: &zfs_dmu::Tx| {
+        let master = Zap::claim(objset, tx, 1, DmuObjectType::MASTER_NODE)?;
+        master.add(tx, b"VERSION", &[5])?;
+        objset.allocate(tx, &ObjectSpec::default())?;
+        Ok(())
+    };
+    create(&options, &mut init).unwrap();
+}
+
+type Layout = (&'static str, fn(&Path) -> Vec<(Class, NewVdev)>);
+
+#[test]
+fn fresh_pools_are_clean() {
+    let layouts: [Layout; 5] = [
+        ("single", |d| vec![(Class::Normal, image(d, "d0", 64))]),
+        ("stripe", |d| vec![(Class::Normal, image(d, "d0", 64)), (Class::Normal, image(d, "d1", 80))]),
+        ("mirror", |d| vec![(Class::Normal, NewVdev::Mirror(images(d, "d", 64, 2)))]),
+        ("raidz2", |d| vec![(Class::Normal, NewVdev::Raidz { nparity: 2, children: images(d, "d", 64, 5) })]),
+        ("classes", |d| {
+            let data = (Class::Normal, NewVdev::Raidz { nparity: 1, children: images(d, "d", 64, 3) });
+            vec![data, (Class::Special, NewVdev::Mirror(images(d, "s", 64, 2))), (Class::Log, image(d, "l", 64))]
+        }),
+    ];
+    for (layout, vdevs) in layouts {
+        let dir = tempfile::tempdir().unwrap();
+        create_pool(vdevs(dir.path()));
+        check(dir.path(), "fresh");
+        zdb(dir.path(), "fresh", &["-bbcc"]);
+        zdb(dir.path(), "fresh", &["-mmm"]);
+        pass_txgs(dir.path(), "fresh", 3);
+        check(dir.path(), "fresh");
+        zdb(dir.path(), "fresh", &["-bbcc"]);
+        eprintln!("{layout} is clean");
+    }
+}
