@@ -1,7 +1,13 @@
 //! Developer chores: `cargo xtask NAME`.
 
+mod fskit_demo;
 mod fuzz;
 mod install;
+mod macos;
+mod macos_bundle;
+mod macos_lint;
+mod macos_macho;
+mod macos_plist;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +18,9 @@ const USAGE: &str = "usage: cargo xtask CHORE
   install --prefix DIR [--destdir DIR] [--profile NAME]
                                put programs, manual pages, completions and the service file
   fuzz [--seconds N] [TARGET]  run the fuzz targets (all of them, N seconds each)
+  fskit-demo                   the transcript of the macOS extension, on Linux through a stand-in for fskitd
+  macos check                  type-check the extension for macOS, lint its selectors, check plists and entitlements
+  macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
 ";
 
@@ -23,6 +32,8 @@ fn main() -> ExitCode {
             "tidy" => tidy::run(&root, rest.iter().any(|a| a == "--update")),
             "install" => install::run_install(&root, rest),
             "fuzz" => fuzz::run_targets(&root, rest),
+            "macos" => macos::run_macos(&root, rest),
+            "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
         },

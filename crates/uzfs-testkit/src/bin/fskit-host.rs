@@ -42,7 +42,7 @@ fn socket() -> PathBuf {
 /// What FSKit would be given for a name on the command line.
 fn resource(name: &str) -> Result<Resource, String> {
     let path = Path::new(name);
-    if !path.exists() {
+    if !path.exists() || path.is_dir() {
         let args = uzfs_proto::PublishArgs { dataset: name.to_owned(), uid: None };
         let at = socket();
         let mut daemon = uzfs_proto::client::Connection::open(&at).map_err(|e| format!("{}: {e}", at.display()))?;

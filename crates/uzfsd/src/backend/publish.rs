@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use uzfs_fsproto::{
@@ -130,7 +130,9 @@ impl Engine {
         let secret = random()?;
         let endpoints = servers.iter().map(|s| s.endpoint().clone()).collect();
         let ticket = Ticket { kind: TicketKind::Daemon, endpoints, token: secret };
-        write_secret(&dir.join(DAEMON), &ticket.to_text(), None)?;
+        // Whose folder it is (a user's container on macOS), may offer devices.
+        let owner = uzfs_fuse::is_root().then_some(fs::metadata(&dir)?.uid());
+        write_secret(&dir.join(DAEMON), &ticket.to_text(), owner)?;
         *self.published.servers.lock() = servers;
         *self.published.secret.lock() = Some(secret);
         *self.published.dir.lock() = Some(dir);

@@ -1,0 +1,170 @@
+//! `cargo xtask macos check|bundle`: what can be known of the macOS extension without a Mac.
+//!
+//! `check` needs the standard library for the Apple targets (`rustup target add`, which it tries) and the sources of
+//! the bindings, which cargo has once it resolved them; whatever cannot be had is said and skipped. No SDK is needed:
+//! nothing is linked.
+
+use crate::macos_plist::Plist;
+use crate::{cargo, macos_bundle, macos_lint};
+use std::path::Path;
+use std::process::Command;
+
+/// Targets of the extension.
+pub const TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-apple-darwin"];
+/// Where plists and entitlements are.
+pub const PACKAGING: &str = "packaging/macos";
+/// Longest name of a file system type, with its zero byte (`MFSTYPENAMELEN`).
+const TYPE_NAME: usize = 16;
+
+/// `macos check` or `macos bundle`.
+pub fn run_macos(root: &Path, args: &[String]) -> Result<(), String> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check(root),
+        ["bundle"] => macos_bundle::bundle(root),
+        _ => Err("usage: cargo xtask macos check|bundle".into()),
+    }
+}
+
+fn check(root: &Path) -> Result<(), String> {
+    let problems = plists(root)?;
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    println!("macos: plists and entitlements are in order");
+    for target in TARGETS {
+        if let Err(why) = provide(target) {
+            println!("SKIPPED: type-checking for {target}: {why}");
+            continue;
+        }
+        let status = Command::new(cargo())
+            .args(["clippy", "--quiet", "--locked", "-p", "uzfs-fskit", "--lib", "--bins", "--target", target])
+            .args(["--", "-D", "warnings"])
+            .current_dir(root)
+            .status()
+            .map_err(|e| format!("cannot run cargo: {e}"))?;
+        if !status.success() {
+            return Err(format!("the extension does not type-check for {target}"));
+        }
+        println!("macos: the extension type-checks for {target}");
+    }
+    match macos_lint::bindings(root) {
+        Ok(folder) => macos_lint::lint_tree(root, &folder),
+        Err(why) => {
+            println!("SKIPPED: linting selectors: {why}");
+            Ok(())
+        }
+    }
+}
+
+/// Makes sure that the standard library of a target is here.
+pub fn provide(target: &str) -> Result<(), String> {
+    let there = || {
+        let out = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output().ok()?;
+        let dir = String::from_utf8(out.stdout).ok()?;
+        std::fs::read_dir(dir.trim()).ok()?.next().map(drop)
+    };
+    if there().is_some() {
+        return Ok(());
+    }
+    let added = Command::new("timeout").args(["300", "rustup", "target", "add", target]).output();
+    match added {
+        Ok(out) if out.status.success() && there().is_some() => Ok(()),
+        Ok(out) => Err(format!("rustup cannot add it: {}", String::from_utf8_lossy(&out.stderr).trim())),
+        Err(e) => Err(format!("no rustup: {e}")),
+    }
+}
+
+fn read(root: &Path, name: &str) -> Result<Plist, String> {
+    let path = root.join(PACKAGING).join(name);
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Plist::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// What macOS demands of the property lists; gives what is wrong.
+fn plists(root: &Path) -> Result<Vec<String>, String> {
+    let (module, app) = (read(root, "module-Info.plist")?, read(root, "app-Info.plist")?);
+    let (rights, app_rights) = (read(root, "module.entitlements")?, read(root, "app.entitlements")?);
+    let (fs, daemon) = (read(root, "zfs.fs/Contents/Info.plist")?, read(root, "io.uzfs.uzfsd.plist")?);
+    let class = std::fs::read_to_string(root.join("crates/uzfs-fskit/src/objc/file_system.rs")).unwrap_or_default();
+    let mut problems = module_problems(&module, &rights, &class);
+    let mut need = |fine: bool, text: &str| {
+        if !fine {
+            problems.push(text.to_owned());
+        }
+    };
+    let id = |p: &Plist| p.text("CFBundleIdentifier").unwrap_or_default().to_owned();
+    need(id(&module).starts_with(&(id(&app) + ".")), "the extension's identifier must begin with the app's");
+    need(app.text("CFBundlePackageType") == Some("APPL"), "the app is no APPL");
+    let version = |p: &Plist| p.text("LSMinimumSystemVersion").map(str::to_owned);
+    need(version(&app) == version(&module), "app and extension want different systems");
+    let group = |p: &Plist| p.get("com.apple.security.application-groups").cloned();
+    need(group(&rights).is_some() && group(&rights) == group(&app_rights), "app and extension share no group");
+    need(fs.get("FSPersonalities").is_some_and(Plist::is_filled), "zfs.fs has no personality");
+    need(daemon.text("Label") == Some("io.uzfs.uzfsd"), "the daemon's label");
+    Ok(problems)
+}
+
+fn module_problems(module: &Plist, rights: &Plist, class: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut need = |fine: bool, text: String| {
+        if !fine {
+            problems.push(text);
+        }
+    };
+    need(module.text("CFBundlePackageType") == Some("XPC!"), "the extension is no XPC!".into());
+    let none = Plist::Dict(Vec::new());
+    let ex = module.get("EXAppExtensionAttributes").unwrap_or(&none);
+    need(ex.text("EXExtensionPointIdentifier") == Some("com.apple.fskit.fsmodule"), "the extension point".into());
+    for key in [
+        "FSShortName",
+        "FSMediaTypes",
+        "FSPersonalities",
+        "FSActivateOptionSyntax",
+        "FSCheckOptionSyntax",
+        "FSFormatOptionSyntax",
+        "FSSupportsBlockResources",
+        "FSSupportsPathURLs",
+    ] {
+        need(ex.get(key).is_some(), format!("{key} is missing in EXAppExtensionAttributes"));
+        need(module.get(key).is_none(), format!("{key} stands outside EXAppExtensionAttributes"));
+    }
+    need(ex.get("FSPersonalities").is_some_and(Plist::is_filled), "FSPersonalities is empty".into());
+    need(ex.get("FSSupportsGenericURLResources") == Some(&Plist::Bool(false)), "URLs bring fskitd down".into());
+    let name = ex.text("FSShortName").unwrap_or_default();
+    need(name == "zfs" && name.len() < TYPE_NAME, "FSShortName is not the name that statfs shows".into());
+    let principal = ex.text("EXExtensionPrincipalClass").unwrap_or_default();
+    need(class.contains(&format!("#[name = \"{principal}\"]")), format!("no class {principal} is defined"));
+    for right in
+        ["com.apple.developer.fskit.fsmodule", "com.apple.security.app-sandbox", "com.apple.security.network.client"]
+    {
+        need(rights.get(right) == Some(&Plist::Bool(true)), format!("the entitlement {right} is missing"));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_checked_in_is_in_order() {
+        assert_eq!(plists(&crate::repository()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn mistakes_are_found() {
+        let root = crate::repository();
+        let text = std::fs::read_to_string(root.join(PACKAGING).join("module-Info.plist")).unwrap();
+        let rights = read(&root, "module.entitlements").unwrap();
+        let class = "#[name = \"ZFSFileSystem\"]";
+        let found = |from: &str, to: &str| {
+            let wrong = Plist::parse(&text.replace(from, to)).unwrap();
+            module_problems(&wrong, &rights, class)
+        };
+        assert_eq!(found("", ""), Vec::<String>::new());
+        assert_eq!(found("XPC!", "APPL"), ["the extension is no XPC!"]);
+        assert_eq!(found("ZFSFileSystem", "ZfsFileSystem"), ["no class ZfsFileSystem is defined"]);
+        assert_eq!(found("FSMediaTypes", "FSMediaType").len(), 1);
+        assert_eq!(module_problems(&Plist::parse(&text).unwrap(), &Plist::Dict(Vec::new()), class).len(), 3);
+    }
+}
