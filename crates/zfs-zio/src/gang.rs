@@ -90,7 +90,7 @@ impl Zio {
     }
 
     /// Reads and verifies a header; its bytes and the byte order it was written in.
-    fn read_gang_header(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<(Vec<u8>, Endian)> {
+    pub(crate) fn read_gang_header(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<(Vec<u8>, Endian)> {
         let tops = bp.dvas().filter_map(|d| self.vdevs().top(d.vdev()));
         let large = tops.map(|t| t.min_alloc() as usize).min().unwrap_or(OLD_HEADER).clamp(OLD_HEADER, MAX_HEADER);
         let dva = bp.dva(0);

@@ -150,6 +150,49 @@ fn latent_sectors_and_lost_copies_are_rewritten() {
     assert!(disk(1).image()[place(1) as usize..][..32768] != data[..]);
 }
 
+#[test]
+fn a_device_that_returns_is_given_what_it_missed() {
+    for layout in [Layout::Mirror(3), Layout::Raidz(3, 1), Layout::Raidz(6, 2), Layout::Draid(3, 1, 1, 6, 5)] {
+        for away in 0..layout.disks() {
+            let pool = Pool::new(&[layout], 12);
+            let zio = pool.reopen(&[away]);
+            common::writable(&zio, &[], &Free::default());
+            let put = |txg: u64| {
+                let data = bytes(36864, 0, txg);
+                (zio.write(txg, &Buf::from(data.clone()), &props(), &bm(), None, 1).unwrap(), data)
+            };
+            let blocks: Vec<_> = (5..12).map(put).collect();
+            let missed = dtl(&zio, away);
+            drop(zio);
+            let zio = pool.reopen(&[]);
+            common::writable(&zio, &[], &Free::default());
+            let leaf = zio.vdevs().find(100 + away as u64).unwrap();
+            leaf.set_dtl(missed.clone());
+            let writes = |but: usize| -> u64 {
+                pool.disks.iter().enumerate().filter(|(i, _)| *i != but).map(|(_, d)| d.writes()).sum()
+            };
+            let before = writes(away);
+            pool.disks[away].fail(VDEV_LABEL_START_SIZE..DISK);
+            let refused = blocks.iter().filter(|(bp, _)| zio.resilver(bp, &bm()).is_err()).count();
+            assert_eq!(refused > 0, !missed.is_empty(), "{layout:?} {away}");
+            pool.disks[away].heal();
+            let done: u64 = blocks.iter().map(|(bp, _)| zio.resilver(bp, &bm()).unwrap()).sum();
+            assert_eq!((done > 0, writes(away)), (!missed.is_empty(), before), "others are left alone");
+            leaf.dtl_remove_before(8);
+            assert!(leaf.dtl().iter().all(|r| r.start >= 8));
+            leaf.dtl_remove_before(12);
+            assert_eq!((leaf.dtl(), zio.resilver(&blocks[0].0, &bm()).unwrap()), (vec![], 0));
+            zio.errors().clear();
+            for (bp, data) in &blocks {
+                zio.verify(bp, &bm(), true).unwrap();
+                let lost: Vec<usize> = (0..layout.disks()).filter(|d| *d != away).take(layout.may_lose()).collect();
+                assert_eq!(*pool.reopen(&lost).read(bp, &bm(), None).unwrap(), **data);
+            }
+            assert_eq!(zio.errors().damage(), []);
+        }
+    }
+}
+
 /// A disk that keeps a list of what was done to it, and can be told to fail flushes.
 struct Recorder {
     disk: MemDevice,

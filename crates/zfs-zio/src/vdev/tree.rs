@@ -268,6 +268,15 @@ impl Vdev {
         });
     }
 
+    /// Notes that a leaf has everything that was written before txg `end`: it was resilvered.
+    pub fn dtl_remove_before(&self, end: u64) {
+        let mut dtl = self.dtl.write();
+        dtl.retain_mut(|r| {
+            r.start = r.start.max(end);
+            r.start < r.end
+        });
+    }
+
     /// Txgs a leaf lacks something of, ascending.
     pub fn dtl(&self) -> Vec<std::ops::Range<u64>> {
         self.dtl.read().clone()

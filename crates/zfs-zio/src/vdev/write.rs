@@ -17,6 +17,7 @@ use super::tree::{Geometry, Vdev};
 use super::{Damage, VdevError};
 use crate::config::VdevKind;
 use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use zfs_codec::raidz;
 
 /// Zeros for padding, the largest sector there is.
@@ -31,6 +32,8 @@ pub(crate) struct WriteIo<'a> {
     pub(crate) birth: u64,
     /// Write only here.
     pub(crate) only: Option<&'a [Damage]>,
+    /// Set when a leaf failed, whatever that means for the vdev.
+    pub(crate) failed: Option<&'a AtomicBool>,
     draid: Option<&'a Vdev>,
     depth: u32,
 }
@@ -38,12 +41,12 @@ pub(crate) struct WriteIo<'a> {
 impl<'a> WriteIo<'a> {
     /// Writes a block that is born in `txg`.
     pub(crate) fn new(txg: u64) -> Self {
-        Self { txg, birth: txg, only: None, draid: None, depth: 0 }
+        Self { txg, birth: txg, only: None, failed: None, draid: None, depth: 0 }
     }
 
     /// Puts a block born in `birth` back where it was found damaged.
     pub(crate) fn repair(birth: u64, damage: &'a [Damage]) -> Self {
-        Self { txg: 0, birth, only: Some(damage), draid: None, depth: 0 }
+        Self { txg: 0, birth, only: Some(damage), failed: None, draid: None, depth: 0 }
     }
 
     fn wants(&self, leaf: u64, offset: u64, len: u64) -> bool {
@@ -114,7 +117,10 @@ impl Vdev {
         });
         match written {
             Ok(()) => self.stats.count_write(len as u64),
-            Err(_) => self.dtl_add(io.txg),
+            Err(_) => {
+                self.dtl_add(io.txg);
+                io.failed.into_iter().for_each(|f| f.store(true, Ordering::Relaxed));
+            }
         }
         written
     }
