@@ -239,12 +239,17 @@ impl Job {
             .filter(|(i, _)| self.task(level - 1, first + *i as u64) != Task::Nothing)
             .map(|(i, bp)| (i, *bp))
             .collect();
+        let mut changed = self.moved.as_ref().is_some_and(|(at, _)| (*at, 0) == (level, blkid));
         for batch in children.chunks(BATCH) {
             for (i, bp) in self.children(level - 1, first, batch)? {
                 if let Some(entry) = entries.get_mut(i) {
+                    changed |= *entry != bp;
                     *entry = bp;
                 }
             }
+        }
+        if !changed {
+            return Ok(*prev);
         }
         if entries.iter().all(BlkPtr::is_hole) {
             self.kill(prev)?;

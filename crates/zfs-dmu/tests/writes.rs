@@ -153,7 +153,7 @@ fn change(rng: &mut Rng, os: &Arc<Objset>, tx: &Tx, model: &mut BTreeMap<u64, Fi
 
 #[test]
 fn random_changes_agree_with_a_model() {
-    for seed in 1..=3u64 {
+    for seed in 1..=2u64 {
         let pool = Pool::new(128, ObjsetType::Zfs, if seed % 2 == 0 { 3 } else { 1 });
         let mut rng = Rng(seed * 7919);
         let mut model = BTreeMap::new();
@@ -589,6 +589,18 @@ fn what_is_committed_is_found_after_a_crash() {
         })
         .unwrap();
         assert!(pool.objset.phys().zil_header.log.is_hole());
+        // The log can be used anew, and closed without a trace.
+        let (file, bytes) = model.iter().next().unwrap();
+        for _ in 0..5 {
+            let tx = txgs.assign().unwrap();
+            pool.objset.dnode(*file).unwrap().write_at(&tx, 0, &bytes[..5000]).unwrap();
+            log.log_write(&tx, *file, 0, 5000);
+            drop(tx);
+            log.commit(None).unwrap();
+        }
+        assert!(!pool.objset.phys().zil_header.log.is_hole());
+        log.close().unwrap();
+        assert!(pool.objset.phys().zil_header.log.is_hole());
         txgs.stop();
         runner.join().unwrap().unwrap();
     });
@@ -610,7 +622,7 @@ fn later_passes_write_the_same_blocks_again() {
     let mut table: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
     let object = Zap::create(&pool.objset, &Tx::syncing(4), T::DIRECTORY_CONTENTS, 0).unwrap();
     let is_file = |o: &u64| *o != object;
-    for txg in 4..24 {
+    for txg in 4..14 {
         let tx = Tx::syncing(txg);
         for pass in 1..=5 {
             for _ in 0..if pass == 1 { 30 } else { 6 } {

@@ -449,6 +449,29 @@ impl Zil {
         Ok(summary)
     }
 
+    /// Brings everything noted to disk and gives the log's blocks back, so that the object set can be closed with a header
+    /// that names none. Returns when that is on disk.
+    pub fn close(&self) -> Result<()> {
+        self.commit(None)?;
+        let objset = self.objset()?;
+        let mut state = self.state.lock();
+        while state.leading {
+            // A leader may wait for a txg: nothing is held meanwhile.
+            self.changed.wait(&mut state);
+        }
+        let chain: Vec<BlkPtr> = state.chain.drain(..).map(|l| l.bp).collect();
+        if chain.is_empty() {
+            return Ok(());
+        }
+        state.discard.get_or_insert_default().extend(chain);
+        drop(state);
+        let tx = self.txgs.assign()?;
+        objset.touch(&tx)?;
+        let txg = tx.txg();
+        drop(tx);
+        self.txgs.wait_synced(txg)
+    }
+
     /// Frees a claimed log. Returns when that is on disk.
     pub fn discard(&self) -> Result<()> {
         let objset = self.objset()?;
