@@ -101,6 +101,8 @@ struct State {
     /// Newest record that was replayed, by txg.
     replayed: Vec<(u64, u64)>,
     last_batch: usize,
+    /// A batch was lost: neither log nor txg took it.
+    broken: bool,
 }
 
 /// The intent log of a writable object set.
@@ -211,6 +213,9 @@ impl Zil {
         state.asked += 1;
         let mine = state.asked;
         while state.done < mine {
+            if state.broken {
+                return Err(Error::new(ErrorKind::Io, "making changes durable"));
+            }
             if state.leading {
                 self.changed.wait(&mut state);
                 continue;
@@ -222,8 +227,10 @@ impl Zil {
             let result = self.write_out(batch);
             state = self.state.lock();
             state.leading = false;
-            if result.is_ok() {
-                state.done = state.done.max(upto);
+            match &result {
+                Ok(()) => state.done = state.done.max(upto),
+                // Those who wait for the same batch must not think it done.
+                Err(_) => state.broken = true,
             }
             self.changed.notify_all();
             result?;
