@@ -66,7 +66,7 @@ pub fn provide(target: &str) -> Result<(), String> {
     if there().is_some() {
         return Ok(());
     }
-    let added = Command::new("timeout").args(["300", "rustup", "target", "add", target]).output();
+    let added = Command::new("timeout").args(["90", "rustup", "target", "add", target]).output();
     match added {
         Ok(out) if out.status.success() && there().is_some() => Ok(()),
         Ok(out) => Err(format!("rustup cannot add it: {}", String::from_utf8_lossy(&out.stderr).trim())),

@@ -21,7 +21,7 @@ const SYSTEM: &str = "/usr/lib/libSystem.B.dylib";
 /// A stub: path in the SDK, name at run time, symbols.
 type Stub = (&'static str, &'static str, &'static [&'static str]);
 
-const STUBS: [Stub; 6] = [
+const STUBS: [Stub; 9] = [
     (
         "System/Library/Frameworks/FSKit.framework/FSKit.tbd",
         "/System/Library/Frameworks/FSKit.framework/Versions/A/FSKit",
@@ -94,6 +94,10 @@ const STUBS: [Stub; 6] = [
             "_protocol_copyProtocolList",
         ],
     ),
+    // Parts of libSystem that are named apart.
+    ("usr/lib/libm.tbd", SYSTEM, &["_uzfs_no_such_symbol_m"]),
+    ("usr/lib/libc.tbd", SYSTEM, &["_uzfs_no_such_symbol_c"]),
+    ("usr/lib/libpthread.tbd", SYSTEM, &["_uzfs_no_such_symbol_p"]),
     ("usr/lib/libSystem.tbd", SYSTEM, &["dyld_stub_binder"]),
 ];
 
