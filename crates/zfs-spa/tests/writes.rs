@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use zfs_dmu::{ObjectSpec, Zap};
 use zfs_env::{FileDevice, SystemClock};
-use zfs_phys::enums::DmuObjectType;
+use zfs_phys::enums::{DmuObjectType, ObjsetType};
+use zfs_spa::dslw::NewObjset;
 use zfs_spa::{CreateOptions, NewVdev, Pool, Spa, create, discover, import};
 use zfs_zio::alloc::Class;
 use zfs_zio::arc::ArcCache;
@@ -154,6 +155,79 @@ fn fresh_pools_are_clean() {
         pass_txgs(dir.path(), "fresh", 3);
         check(dir.path(), "fresh");
         zdb(dir.path(), "fresh", &["-bbcc"]);
+        keep(dir.path(), layout);
         eprintln!("{layout} is clean");
+    }
+}
+
+/// Datasets come, get snapshots, and go.
+#[test]
+fn datasets_of_a_pool_of_openzfs() {
+    let Some(dir) = copy_of("basic") else { return };
+    let spa = open(dir.path(), "basic");
+    let create = |path: &'static str| {
+        spa.sync_task("create", move |ctx| {
+            let mut init = |objset: &Arc<zfs_dmu::Objset>, tx: &zfs_dmu::Tx| {
+                let spec = ObjectSpec { object_type: DmuObjectType::PLAIN_FILE_CONTENTS, ..ObjectSpec::default() };
+                let file = objset.allocate(tx, &ObjectSpec { block_size: 128 << 10, ..spec })?;
+                let noise: Vec<u8> = (0u32..3 << 20).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+                file.write_at(tx, 0, &noise[..3 << 20])
+            };
+            let new = NewObjset { kind: ObjsetType::Other, flags: 0, init: &mut init };
+            ctx.dsl().create(ctx.tx, path, new).map(|_| ())
+        })
+    };
+    create("one").unwrap();
+    create("one/two").unwrap();
+    assert!(create("one/two").is_err());
+    for name in ["a", "b"] {
+        spa.sync_task("snapshot", move |ctx| {
+            let head = ctx.dsl().find("one")?.unwrap();
+            ctx.dsl().snapshot(ctx.tx, &head, name, 1_700_000_000).map(|_| ())
+        })
+        .unwrap();
+    }
+    spa.sync_task("clone", |ctx| ctx.dsl().clone_of(ctx.tx, "copy", "one@a").map(|_| ())).unwrap();
+    // Change what snapshots hold.
+    let head = spa.dsl().find("one").unwrap().unwrap();
+    let objset = spa.dsl().open_objset(&head).unwrap();
+    for round in 0u8..4 {
+        let tx = spa.txgs().assign().unwrap();
+        let file = objset.dnode(objset.next_object(0).unwrap().unwrap()).unwrap();
+        file.write_at(&tx, 512 << 10, &vec![round + 1; 1 << 20]).unwrap();
+        drop(tx);
+        spa.txgs().wait_synced(0).unwrap();
+    }
+    spa.sync_task("destroy", |ctx| {
+        let snap = ctx.dsl().find("one@b")?.unwrap();
+        ctx.dsl().destroy_snapshot(ctx.tx, &snap, "b", false)
+    })
+    .unwrap();
+    spa.sync_task("destroy", |ctx| {
+        let head = ctx.dsl().find("one/two")?.unwrap();
+        ctx.dsl().destroy_head(ctx.tx, &head, "one/two")
+    })
+    .unwrap();
+    drop(objset);
+    for _ in 0..3 {
+        spa.sync_task("more", |ctx| ctx.log("test", "one more")).unwrap();
+    }
+    let names: Vec<String> =
+        spa.view().unwrap().dsl().unwrap().filesystems().unwrap().iter().map(|d| d.name.clone()).collect();
+    assert!(names.iter().any(|n| n == "basic/one") && names.iter().any(|n| n == "basic/copy"), "{names:?}");
+    spa.close(false).unwrap();
+    check(dir.path(), "basic");
+    zdb(dir.path(), "basic", &["-bbcc"]);
+    zdb(dir.path(), "basic", &["-dd"]);
+    keep(dir.path(), "basic");
+}
+
+/// Leaves a pool for later examination where `UZFS_KEEP` says.
+fn keep(dir: &Path, name: &str) {
+    let Some(to) = std::env::var_os("UZFS_KEEP").map(|k| PathBuf::from(k).join(name)) else { return };
+    std::fs::create_dir_all(&to).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let status = Command::new("cp").arg("--sparse=always").arg(entry.unwrap().path()).arg(&to).status();
+        assert!(status.unwrap().success());
     }
 }
