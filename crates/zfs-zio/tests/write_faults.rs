@@ -276,6 +276,66 @@ fn a_failed_flush_fails_the_device() {
     assert_eq!(zio.vdevs().root().state(), VdevState::CantOpen);
 }
 
+/// A disk that knows which of its writes a flush has covered, and takes its time for it.
+#[derive(Default)]
+struct Lazy {
+    unflushed: Mutex<Vec<u64>>,
+    durable: Mutex<std::collections::HashSet<u64>>,
+    flushes: std::sync::atomic::AtomicU64,
+}
+
+impl BlockDevice for Lazy {
+    fn size(&self) -> u64 {
+        DISK
+    }
+
+    fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        "lazy".into()
+    }
+
+    fn write_at(&self, offset: u64, _: &[u8]) -> io::Result<()> {
+        std::thread::yield_now();
+        self.unflushed.lock().unwrap().push(offset);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let covered = std::mem::take(&mut *self.unflushed.lock().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        self.durable.lock().unwrap().extend(covered);
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn flushes_are_shared_and_cover_what_was_written() {
+    let disks: Vec<Arc<Lazy>> = (0..2).map(|_| Arc::default()).collect();
+    let zio = common::open(&[Layout::Mirror(2)], 12, &disks, &[]);
+    common::writable(&zio, &[], &Free::default());
+    zfs_env::pool::run_scoped("test", 8, |thread| {
+        for i in 0..25 {
+            let data = Buf::from(bytes(4096, 0, i));
+            let bm = Zbookmark::new(1, thread as u64, 0, i);
+            let bp = zio.write(TXG, &data, &props(), &bm, None, 1).unwrap();
+            zio.flush().unwrap();
+            let at = VDEV_LABEL_START_SIZE + bp.dva(0).offset();
+            assert!(disks.iter().all(|d| d.durable.lock().unwrap().contains(&at)), "flushed before it was written");
+        }
+    });
+    let flushes = disks[0].flushes.load(Ordering::Relaxed);
+    assert!((25..150).contains(&flushes), "{flushes} flushes for 200 requests");
+}
+
 fn uberblock(txg: u64) -> Uberblock {
     let mut blank = vec![0u8; 1024];
     blank[..8].copy_from_slice(&Endian::NATIVE.put_u64(UBERBLOCK_MAGIC));

@@ -33,8 +33,8 @@ impl Vdev {
             let verifier = label_verifier(base + at);
             seal_embedded(ChecksumKind::Label, area, verifier, Endian::NATIVE, None).map_err(io::Error::other)?;
         }
-        self.unflushed.note(0);
         let result = device.write_at(base + at, area);
+        self.unflushed.note(0);
         match &result {
             Ok(()) => self.stats.count_write(area.len() as u64),
             Err(error) => {

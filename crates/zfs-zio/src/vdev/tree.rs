@@ -124,7 +124,7 @@ pub struct Vdev {
     state: AtomicU8,
     aux: AtomicU8,
     dtl: Dtl,
-    pub(super) unflushed: super::flush::Unflushed,
+    pub(super) unflushed: Arc<super::flush::Unflushed>,
 }
 
 impl std::fmt::Debug for Vdev {
@@ -334,7 +334,7 @@ impl Vdev {
             state: AtomicU8::new(0),
             aux: AtomicU8::new(0),
             dtl: RwLock::new(Vec::new()),
-            unflushed: super::flush::Unflushed::default(),
+            unflushed: Arc::default(),
         };
         match vdev.config.kind {
             VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),

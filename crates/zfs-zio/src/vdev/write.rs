@@ -103,12 +103,11 @@ impl Vdev {
             return Ok(());
         }
         let written = self.place(offset, len).and_then(|(device, at)| {
-            // Noted before, so that a flush that runs meanwhile does not miss it.
-            self.unflushed.note(io.txg);
             let result = match pieces {
                 [one] => device.write_at(at, one),
                 many => device.write_vectored_at(at, &many.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>()),
             };
+            self.unflushed.note(io.txg);
             result.map_err(|error| {
                 tracing::warn!(vdev = self.guid(), offset, len, %error, "write failed");
                 self.stats.count_write_error();
