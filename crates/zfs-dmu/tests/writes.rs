@@ -420,12 +420,17 @@ fn lists_and_maps_are_kept() {
     })
     .unwrap();
     assert_eq!((sm.phys().alloc, space), (space, 600 * (4096 + (1 << 19) - 65536) - 4096));
-    // Everything is taken off, a part in each txg.
+    take_all(&pool, lists[3], next);
+}
+
+/// Takes everything off a list of `count` pointers, a part in each txg from 5 on.
+fn take_all(pool: &Pool, list: u64, count: u64) {
+    let os = &pool.objset;
     let mut taken = std::collections::BTreeSet::new();
     for txg in 5.. {
         let tx = Tx::syncing(txg);
         let mut left = 700;
-        let empty = Bpobj::open(os, lists[3]).unwrap().take(&tx, &mut |bp, _| {
+        let empty = Bpobj::open(os, list).unwrap().take(&tx, &mut |bp, _| {
             assert!(taken.insert(bp.dva(0).offset() / 512), "taken twice");
             left -= 1;
             Ok(if left == 0 { Enough::Yes } else { Enough::No })
@@ -433,10 +438,10 @@ fn lists_and_maps_are_kept() {
         let empty = empty.unwrap();
         pool.sync(txg);
         let disk = pool.reopen();
-        let p = *Bpobj::open(&disk, lists[3]).unwrap().phys();
-        assert_eq!(p.bytes, (next - taken.len() as u64) * 1024);
+        let p = *Bpobj::open(&disk, list).unwrap().phys();
+        assert_eq!(p.bytes, (count - taken.len() as u64) * 1024);
         if empty {
-            assert_eq!(taken.len() as u64, next);
+            assert_eq!(taken.len() as u64, count);
             assert_eq!(disk.objects().count(), 2, "the list and the map");
             return;
         }
@@ -488,128 +493,6 @@ fn owners_are_accounted_for() {
         }
         assert_eq!(got, want);
     }
-}
-
-#[test]
-fn what_is_committed_is_found_after_a_crash() {
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-    use zfs_dmu::zil::{self, Zil};
-    use zfs_phys::zil::RecordBody;
-    let pool = Pool::new(128, ObjsetType::Zfs, 2);
-    let spec = ObjectSpec { object_type: T::PLAIN_FILE_CONTENTS, block_size: 4096, ..ObjectSpec::default() };
-    let txgs = zfs_dmu::Txgs::new(4);
-    let files: Vec<_> = (0..3).map(|_| pool.objset.allocate(&Tx::syncing(4), &spec).unwrap()).collect();
-    let last = AtomicU64::new(0);
-    let log = Zil::open(&pool.objset, &txgs, [77, 88]).unwrap();
-    let mut model: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    std::thread::scope(|scope| {
-        let runner = scope.spawn(|| {
-            txgs.run(|txg| {
-                pool.sync(txg);
-                last.store(txg, SeqCst);
-                Ok(())
-            })
-        });
-        let writers: Vec<_> = files
-            .iter()
-            .enumerate()
-            .map(|(w, file)| {
-                let (txgs, log) = (&txgs, &log);
-                scope.spawn(move || {
-                    let mut rng = Rng(w as u64 + 3);
-                    let mut mine = vec![0u8; 400_000];
-                    for i in 0..150 {
-                        let (at, len) = (rng.below(200_000), 1 + rng.below(if i % 40 == 0 { 190_000 } else { 9000 }));
-                        let bytes = rng.bytes(len as usize);
-                        let tx = txgs.assign().unwrap();
-                        file.write_at(&tx, at, &bytes).unwrap();
-                        log.log_write(&tx, file.object(), at, len);
-                        if i % 3 == 0 {
-                            let body = RecordBody::Remove { dir: file.object(), name: b"name" };
-                            log.log(&tx, 5, false, body).unwrap();
-                        }
-                        drop(tx);
-                        mine[at as usize..(at + len) as usize].copy_from_slice(&bytes);
-                        log.commit(Some(file.object())).unwrap();
-                        if rng.below(40) == 0 {
-                            txgs.wait_synced(0).unwrap();
-                        }
-                    }
-                    (file.object(), mine)
-                })
-            })
-            .collect();
-        model.extend(writers.into_iter().map(|w| w.join().unwrap()));
-        // The crash: what the newest synced header leads to is all there is. Anything later is only in the log.
-        let txg = last.load(SeqCst);
-        let disk = Objset::open(&pool.zio, &pool.objset.root_bp(), 5, None).unwrap();
-        let mut found: BTreeMap<u64, Vec<u8>> =
-            model.keys().map(|o| (*o, disk.dnode(*o).unwrap().read_vec(0, 400_000).unwrap())).collect();
-        let mut seq = 0;
-        zil::walk(
-            &disk,
-            |_, _| Ok(()),
-            |r| {
-                assert!(r.seq > seq);
-                seq = r.seq;
-                if let RecordBody::Write(w) = &r.body {
-                    found.get_mut(&w.object).unwrap()[w.offset as usize..(w.offset + w.length) as usize]
-                        .copy_from_slice(w.data);
-                }
-                Ok(())
-            },
-        )
-        .unwrap();
-        assert!(found == model, "after txg {txg}");
-        txgs.stop();
-        runner.join().unwrap().unwrap();
-    });
-    let next = last.load(SeqCst) + 1;
-    pool.reopen_with_log();
-    // The import after it: the log is claimed, replayed and gone, and its blocks are free.
-    let mut again = pool.again();
-    let txgs = zfs_dmu::Txgs::new(next);
-    zil::claim(&again.objset, &Tx::syncing(next)).unwrap();
-    std::thread::scope(|scope| {
-        let pool = &again;
-        let runner = scope.spawn(|| {
-            txgs.run(|txg| {
-                pool.sync(txg);
-                Ok(())
-            })
-        });
-        let log = Zil::open(&pool.objset, &txgs, [99, 1]).unwrap();
-        txgs.wait_synced(next).unwrap();
-        log.replay(&mut |r, mark| {
-            let RecordBody::Write(w) = &r.body else { return Ok(()) };
-            let tx = txgs.assign()?;
-            pool.objset.dnode(w.object)?.write_at(&tx, w.offset, w.data)?;
-            mark(&tx);
-            Ok(())
-        })
-        .unwrap();
-        assert!(pool.objset.phys().zil_header.log.is_hole());
-        // The log can be used anew, and closed without a trace.
-        let (file, bytes) = model.iter().next().unwrap();
-        for _ in 0..5 {
-            let tx = txgs.assign().unwrap();
-            pool.objset.dnode(*file).unwrap().write_at(&tx, 0, &bytes[..5000]).unwrap();
-            log.log_write(&tx, *file, 0, 5000);
-            drop(tx);
-            log.commit(None).unwrap();
-        }
-        assert!(!pool.objset.phys().zil_header.log.is_hole());
-        log.close().unwrap();
-        assert!(pool.objset.phys().zil_header.log.is_hole());
-        txgs.stop();
-        runner.join().unwrap().unwrap();
-    });
-    let disk = again.reopen();
-    for (object, bytes) in &model {
-        assert!(disk.dnode(*object).unwrap().read_vec(0, bytes.len()).unwrap() == *bytes);
-    }
-    again.books.dirtied.store(false, SeqCst);
-    again.objset = disk;
 }
 
 /// The pool's own object set changes while it is being written, so that one txg takes several passes, and blocks that
