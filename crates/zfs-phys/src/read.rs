@@ -24,6 +24,7 @@ impl Endian {
     }
 
     /// Decodes a 16-bit integer.
+    #[inline]
     pub const fn u16(self, b: [u8; 2]) -> u16 {
         match self {
             Endian::Little => u16::from_le_bytes(b),
@@ -32,6 +33,7 @@ impl Endian {
     }
 
     /// Decodes a 32-bit integer.
+    #[inline]
     pub const fn u32(self, b: [u8; 4]) -> u32 {
         match self {
             Endian::Little => u32::from_le_bytes(b),
@@ -40,6 +42,7 @@ impl Endian {
     }
 
     /// Decodes a 64-bit integer.
+    #[inline]
     pub const fn u64(self, b: [u8; 8]) -> u64 {
         match self {
             Endian::Little => u64::from_le_bytes(b),
@@ -83,6 +86,7 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A cursor at the start of `buf`; `what` names the structure in errors.
+    #[inline]
     pub fn new(buf: &'a [u8], endian: Endian, what: &'static str) -> Self {
         Self { buf, pos: 0, endian, what }
     }
@@ -98,6 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes left.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.buf.len().saturating_sub(self.pos)
     }
@@ -117,6 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes.
+    #[inline]
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8]> {
         let end = self.pos.checked_add(n);
         match end.and_then(|e| self.buf.get(self.pos..e)) {
@@ -124,11 +130,17 @@ impl<'a> Reader<'a> {
                 self.pos += n;
                 Ok(s)
             }
-            None => Err(self.err(format!("{n} bytes wanted, {} left", self.remaining()))),
+            None => Err(self.too_short(n)),
         }
     }
 
+    #[cold]
+    fn too_short(&self, n: usize) -> DecodeError {
+        self.err(format!("{n} bytes wanted, {} left", self.remaining()))
+    }
+
     /// The next `N` bytes as an array.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0u8; N];
         out.copy_from_slice(self.bytes(N)?);
@@ -141,23 +153,27 @@ impl<'a> Reader<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
     /// A 16-bit integer.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16> {
         let e = self.endian;
         self.array().map(|b| e.u16(b))
     }
 
     /// A 32-bit integer.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32> {
         let e = self.endian;
         self.array().map(|b| e.u32(b))
     }
 
     /// A 64-bit integer.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64> {
         let e = self.endian;
         self.array().map(|b| e.u64(b))

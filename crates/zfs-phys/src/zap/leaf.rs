@@ -119,14 +119,17 @@ impl<'a> Leaf<'a> {
 
     /// Decodes the entry in chunk `index`.
     pub fn entry(&self, index: u16) -> Result<LeafEntry> {
-        let mut r = Reader::new(self.chunk(index)?, self.endian, "zap leaf entry");
-        if r.u8()? != CHUNK_ENTRY {
+        // The order of the fields: kind, length of the value's integers, next, name, value, differentiator, hash.
+        let fixed: Option<&[u8; 24]> = self.chunk(index)?.first_chunk();
+        let &[kind, value_intlen, n0, n1, a0, a1, b0, b1, c0, c1, d0, d1, cd @ .., h0, h1, h2, h3, h4, h5, h6, h7] =
+            fixed.ok_or_else(|| self.err(index, "no such chunk"))?;
+        if kind != CHUNK_ENTRY {
             return Err(self.err(index, "not an entry"));
         }
-        let value_intlen = r.u8()?;
-        let (next, name_chunk, name_numints) = (r.u16()?, r.u16()?, r.u16()?);
-        let (value_chunk, value_numints) = (r.u16()?, r.u16()?);
-        let (cd, hash) = (r.u32()?, r.u64()?);
+        let short = |a, b| self.endian.u16([a, b]);
+        let (next, name_chunk, name_numints) = (short(n0, n1), short(a0, a1), short(b0, b1));
+        let (value_chunk, value_numints) = (short(c0, c1), short(d0, d1));
+        let (cd, hash) = (self.endian.u32(cd), self.endian.u64([h0, h1, h2, h3, h4, h5, h6, h7]));
         if !matches!(value_intlen, 1 | 2 | 4 | 8) {
             return Err(self.err(index, "impossible integer length"));
         }
