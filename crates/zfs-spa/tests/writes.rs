@@ -8,6 +8,7 @@ use std::sync::Arc;
 use zfs_dmu::{ObjectSpec, Zap};
 use zfs_env::{FileDevice, SystemClock};
 use zfs_phys::enums::{DmuObjectType, ObjsetType};
+use zfs_phys::feature::{FEATURES, Feature};
 use zfs_spa::dslw::NewObjset;
 use zfs_spa::{CreateOptions, NewVdev, Pool, Spa, create, discover, import};
 use zfs_zio::alloc::Class;
@@ -97,12 +98,66 @@ fn txgs_of_a_pool_of_openzfs() {
     zdb(dir.path(), "basic", &["-bbcc"]);
 }
 
+/// Pools that are refused, with a word of the reason.
+const REFUSED: [(&str, &str); 7] = [
+    ("checkpoint", "checkpoint"),
+    ("dedup", "dedup"),
+    ("legacydedup", "dedup"),
+    ("reflink", "cloned"),
+    ("removed", "removed"),
+    ("v28", "version 28"),
+    ("streams", ""),
+];
+
+/// Every pool is either written so that `zdb` finds nothing wrong, or refused by name.
 #[test]
-fn txgs_of_every_layout() {
-    for name in ["ashift9", "stripe3", "m3", "twomirrors", "z1x3", "z2x6", "z3x7", "dr1", "dr2", "classes", "gang"] {
-        let Some(dir) = copy_of(name) else { return };
-        pass_txgs(dir.path(), name, 2);
+fn every_pool_is_written_or_refused() {
+    let Some(corpus) = common::corpus() else { return };
+    let only = std::env::var("UZFS_POOL").ok();
+    let damaged = ["rotten", "rottenz", "lostdisk"];
+    for name in common::pools(&corpus).iter().filter(|n| only.as_ref().is_none_or(|o| o == *n)) {
+        if damaged.contains(&name.as_str()) {
+            continue;
+        }
+        let dir = copy_of(name).unwrap();
+        let pool = import_writable(dir.path(), name);
+        match Spa::open(&pool, 0x1234, Arc::new(SystemClock)) {
+            Ok(spa) => {
+                for _ in 0..2 {
+                    spa.sync_task("test", |ctx| ctx.log("test", "another txg")).unwrap();
+                }
+                spa.close(false).unwrap();
+            }
+            Err(e) => {
+                let reason = REFUSED.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("{name}: {e}"));
+                assert!(e.to_string().contains(reason.1), "{name}: {e}");
+                eprintln!("{name} is refused: {e}");
+                continue;
+            }
+        }
+        drop(pool);
         check(dir.path(), name);
+        zdb(dir.path(), name, &["-bbcc"]);
+        eprintln!("{name} is clean");
+    }
+}
+
+/// Pools are written while a device is away, and know what it lacks when it is back.
+#[test]
+fn a_missing_device_is_remembered() {
+    for (name, away) in [("m3", "d1"), ("z1x3", "d2")] {
+        let Some(dir) = copy_of(name) else { return };
+        let aside = tempfile::tempdir().unwrap();
+        std::fs::rename(dir.path().join(away), aside.path().join(away)).unwrap();
+        pass_txgs(dir.path(), name, 3);
+        check(dir.path(), name);
+        zdb(dir.path(), name, &["-bbcc"]);
+        assert!(Command::new("cp").arg(aside.path().join(away)).arg(dir.path()).status().unwrap().success());
+        let pool = import(&find(dir.path(), name), &common::options()).unwrap();
+        let lacking: Vec<_> = pool.zio().vdevs().leaves().iter().map(|l| l.dtl()).filter(|d| !d.is_empty()).collect();
+        assert_eq!(lacking.len(), 1, "{name}: {lacking:?}");
+        assert!(lacking[0].iter().any(|r| r.end > pool.uberblock().txg), "{lacking:?}");
+        drop(pool);
         zdb(dir.path(), name, &["-bbcc"]);
         eprintln!("{name} is clean");
     }
@@ -121,7 +176,10 @@ fn images(dir: &Path, name: &str, mib: u64, count: usize) -> Vec<NewVdev> {
 }
 
 fn create_pool(vdevs: Vec<(Class, NewVdev)>) {
-    let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+    create_with(CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20))));
+}
+
+fn create_with(mut options: CreateOptions) {
     options.command = Some("zpool create fresh".into());
     let mut init = |objset: &Arc<zfs_dmu::Objset>, tx: &zfs_dmu::Tx| {
         let master = Zap::claim(objset, tx, 1, DmuObjectType::MASTER_NODE)?;
@@ -158,6 +216,44 @@ fn fresh_pools_are_clean() {
         keep(dir.path(), layout);
         eprintln!("{layout} is clean");
     }
+}
+
+/// Space maps do not grow without bound.
+#[test]
+fn long_space_maps_are_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let vdevs = vec![(Class::Normal, image(dir.path(), "d0", 64))];
+    let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+    // Without log space maps, space maps have small blocks, and are long soon.
+    let all = FEATURES.iter().map(|f| f.feature).filter(|f| *f != Feature::LogSpacemap && !newer(*f)).collect();
+    options.features = Some(all);
+    create_with(options);
+    for _ in 0..2 {
+        let spa = open(dir.path(), "fresh");
+        for n in 0..150 {
+            spa.sync_task("test", move |ctx| ctx.log("test", &format!("txg {n}"))).unwrap();
+        }
+        spa.close(false).unwrap();
+    }
+    check(dir.path(), "fresh");
+    zdb(dir.path(), "fresh", &["-bbcc"]);
+    let pool = import(&find(dir.path(), "fresh"), &common::options()).unwrap();
+    let space = pool.space().unwrap();
+    let maps = space.tops[0].metaslabs.iter().filter(|m| m.object != 0);
+    let lengths: Vec<u64> =
+        maps.map(|m| zfs_dmu::spacemap::SpaceMap::open(pool.mos(), m.object).unwrap().phys().length).collect();
+    assert!(lengths.iter().all(|l| *l < 24 << 10), "{lengths:?}");
+    assert!(lengths.iter().any(|l| *l > 1 << 10), "{lengths:?}");
+}
+
+fn newer(feature: Feature) -> bool {
+    matches!(
+        feature,
+        Feature::DynamicGangHeader
+            | Feature::BlockCloningEndian
+            | Feature::PhysicalRewrite
+            | Feature::DraidFailureDomains
+    )
 }
 
 /// Datasets come, get snapshots, and go.

@@ -4,7 +4,7 @@ use crate::pool::Pool;
 use zfs_dmu::Zap;
 use zfs_phys::feature::Feature;
 use zfs_phys::read::Endian;
-use zfs_zio::{Error, Result, VdevState};
+use zfs_zio::{Error, Result};
 
 /// Features that may be enabled but not in use.
 const IN_USE: [(Feature, &str); 4] = [
@@ -70,12 +70,6 @@ fn check_vdevs(pool: &Pool) -> Result<()> {
         }
         if top.config.raidz_expanding {
             return Err(refuse("a RAID-Z vdev is being expanded"));
-        }
-    }
-    for leaf in pool.zio().vdevs().leaves().into_iter().filter(|l| l.config.kind.is_concrete()) {
-        if leaf.state() != VdevState::Healthy || !leaf.dtl().is_empty() {
-            let path = leaf.config.path.as_deref().unwrap_or("?");
-            return Err(refuse(format!("device {path} is missing or lacks data; degraded pools are not written yet")));
         }
     }
     Ok(())

@@ -7,6 +7,9 @@
 //! space maps they are about, and then destroyed together with everything that tells of them: afterwards the pool looks
 //! like one in which the feature is enabled and not yet in use.
 //!
+//! A space map that has grown to many times what its metaslab's state takes is written anew, in a first pass, so that its
+//! size and the time to read it stay bounded.
+//!
 //! Lock order: a metaslab's lock in the allocator, then `pending`.
 
 use crate::pool::Pool;
@@ -28,6 +31,10 @@ use zfs_zio::{ErrorKind, Zio};
 const BLOCK_WITH_LOG: u32 = 1 << 17;
 /// Block size otherwise (`zfs_metaslab_sm_blksz_no_log`).
 const BLOCK: u32 = 1 << 12;
+/// A space map is written anew from this many blocks on (`zfs_condense_block_threshold`)...
+const CONDENSE_BLOCKS: u64 = 4;
+/// ...when it has grown to this many times its length after the last time (`zfs_condense_pct`).
+const CONDENSE_GROWTH: u64 = 2;
 /// Entry of the pool directory that lists log space maps.
 const LOG_ZAP: &str = "com.delphix:log_spacemap_zap";
 /// Entry of a top-level vdev's table: since which txg logs count, for each metaslab.
@@ -46,7 +53,6 @@ struct Table {
     array: u64,
     /// Table of the vdev.
     zap: u64,
-    ms_shift: u32,
     ashift: u32,
     /// Range of each metaslab, and the object of its space map (0 none).
     maps: RwLock<Vec<(u64, u64, u64)>>,
@@ -57,6 +63,8 @@ pub(crate) struct Metaslabs {
     mos: OnceLock<Weak<Objset>>,
     tables: RwLock<BTreeMap<u64, Table>>,
     pending: Mutex<HashMap<(u64, u64), Pending>>,
+    /// Lengths of space maps when they were last written anew.
+    condensed: Mutex<HashMap<u64, u64>>,
 }
 
 fn conflict(what: &'static str) -> impl FnOnce(zfs_zio::alloc::RangeConflict) -> Error {
@@ -79,7 +87,12 @@ fn merge(pending: &mut Pending, kind: MapType, start: u64, end: u64) -> Result<(
 impl Metaslabs {
     /// An empty set; [`Metaslabs::set_mos`] must follow.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { mos: OnceLock::new(), tables: RwLock::default(), pending: Mutex::default() })
+        Arc::new(Self {
+            mos: OnceLock::new(),
+            tables: RwLock::default(),
+            pending: Mutex::default(),
+            condensed: Mutex::default(),
+        })
     }
 
     /// Where the space maps are.
@@ -132,7 +145,6 @@ impl Metaslabs {
         let table = Table {
             array: vdev.config.metaslab_array,
             zap: vdev.config.top_zap.unwrap_or(0),
-            ms_shift: top.ms_shift,
             ashift: vdev.config.ashift as u32,
             maps: RwLock::new(maps),
         };
@@ -158,13 +170,7 @@ impl Metaslabs {
                 (start, end, 0)
             })
             .collect();
-        let table = Table {
-            array: 0,
-            zap: 0,
-            ms_shift: config.metaslab_shift as u32,
-            ashift: config.ashift as u32,
-            maps: RwLock::new(maps),
-        };
+        let table = Table { array: 0, zap: 0, ashift: config.ashift as u32, maps: RwLock::new(maps) };
         self.tables.write().insert(id, table);
         let metaslabs = (0..count).map(|index| MetaslabSeed { index, allocated: 0, histogram: None }).collect();
         Ok(TopSeed { vdev: id, class, metaslabs })
@@ -196,7 +202,7 @@ impl Metaslabs {
         // Held while reading, so that logs are not moved into the map meanwhile and counted twice or not at all.
         let pending = self.pending.lock();
         if object != 0 {
-            replay(&self.mos()?, object, table, ms << table.ms_shift, &mut free)?;
+            replay(&self.mos()?, object, table, start, &mut free)?;
         }
         if let Some(p) = pending.get(&(vdev, ms)) {
             p.alloc.iter().try_for_each(|(s, e)| free.remove(s, e)).map_err(conflict("allocated twice:"))?;
@@ -249,9 +255,41 @@ impl Metaslabs {
         let tables = self.tables.read();
         for delta in deltas {
             let table = tables.get(&delta.vdev).ok_or_else(|| Error::corrupt("space map of no vdev"))?;
+            if pass == 1 {
+                self.condense(&mos, ops, tx, table, delta.ms)?;
+            }
             append(&mos, ops, tx, pass, table, delta)?;
         }
         Ok(!deltas.is_empty())
+    }
+
+    /// Writes a space map anew when it has grown long.
+    fn condense(&self, mos: &Arc<Objset>, ops: &Ops, tx: &Tx, table: &Table, ms: u64) -> Result<()> {
+        let Some((start, end, object)) = table.maps.read().get(ms as usize).copied().filter(|m| m.2 != 0) else {
+            return Ok(());
+        };
+        let mut map = SpaceMap::open(mos, object)?;
+        let (length, block) = (map.phys().length, map.dnode().datablksz());
+        let last = self.condensed.lock().get(&object).copied().unwrap_or(0);
+        if length <= CONDENSE_BLOCKS * block || length < last.saturating_mul(CONDENSE_GROWTH) {
+            return Ok(());
+        }
+        let (mut free, mut used) = (RangeTree::new(), RangeTree::new());
+        free.add(start, end).map_err(conflict("metaslab"))?;
+        used.add(start, end).map_err(conflict("metaslab"))?;
+        replay(mos, object, table, start, &mut free)?;
+        used.subtract(&free);
+        let histogram = map.phys().histogram;
+        map.truncate(tx)?;
+        let mut segments = used.iter().map(|(s, e)| (s - start, e - start));
+        let v2 = ops.is_enabled(Feature::SpacemapV2);
+        map.append(tx, 1, MapType::Alloc, None, &mut segments, table.ashift, v2)?;
+        if let Some(histogram) = &histogram {
+            map.set_histogram(tx, histogram)?;
+        }
+        tracing::debug!(object, before = length, after = map.phys().length, "space map written anew");
+        self.condensed.lock().insert(object, map.phys().length);
+        Ok(())
     }
 }
 
@@ -281,9 +319,9 @@ fn append(mos: &Arc<Objset>, ops: &Ops, tx: &Tx, pass: u32, table: &Table, delta
         let word = Endian::NATIVE.put_u64(slot.2);
         mos.dnode(table.array)?.write_at(tx, delta.ms.saturating_mul(8), &word)?;
     }
-    let object = slot.2;
+    // Offsets count from the first whole stripe where that is not the beginning (dRAID).
+    let (base, object) = (slot.0, slot.2);
     drop(maps);
-    let base = delta.ms << table.ms_shift;
     let v2 = ops.is_enabled(Feature::SpacemapV2);
     let mut map = SpaceMap::open(mos, object)?;
     for (kind, ranges) in [(MapType::Alloc, &delta.alloc), (MapType::Free, &delta.free)] {

@@ -13,10 +13,11 @@
 //! Any error in a sync stops the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is
 //! the txg before, whole.
 //!
-//! Lock order: `tasks`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
+//! Lock order: `dtls` before `config`; `tasks`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
 
 mod config;
 pub mod create;
+mod dtl;
 mod guard;
 mod history;
 mod metaslabs;
@@ -31,7 +32,7 @@ use crate::labels::state;
 use crate::pool::Pool;
 use config::PoolConfig;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -98,6 +99,8 @@ pub struct Spa {
     txgs: Arc<Txgs>,
     tasks: Mutex<BTreeMap<u64, Vec<Task>>>,
     config: Mutex<PoolConfig>,
+    /// Dirty time logs as they are stored.
+    dtls: Mutex<HashMap<u64, dtl::Stored>>,
     /// The root of the newest txg on disk.
     uberblock: Mutex<Uberblock>,
     /// The pool as it was imported; what is read of it stays readable only as long as nothing of it is freed.
@@ -186,6 +189,7 @@ impl Spa {
             txgs: Txgs::new(uberblock.txg + 1),
             tasks: Mutex::default(),
             config: Mutex::new(config),
+            dtls: Mutex::new(dtl::stored(zio.vdevs())),
             uberblock: Mutex::new(uberblock),
             imported,
             view: Mutex::default(),
@@ -304,7 +308,7 @@ impl Spa {
 
     fn sync_passes(&self, txg: u64) -> Result<()> {
         let tx = Tx::syncing(txg);
-        let write_config = self.ops.config_dirty.swap(false, Relaxed);
+        let mut write_config = self.ops.config_dirty.swap(false, Relaxed);
         let mut rootbp = self.mos.root_bp();
         let mut pass = 0;
         loop {
@@ -320,6 +324,10 @@ impl Spa {
             self.ops.defer(&tx)?;
             let deltas = self.zio.take_sync_delta(txg)?;
             self.metaslabs.append(&self.ops, &tx, pass, &deltas)?;
+            if self.sync_dtls(&tx, pass)? {
+                write_config = true;
+                self.store_config(&tx)?;
+            }
             if !self.mos.is_dirty(txg) && !self.dsl.is_dirty(txg) {
                 break;
             }
@@ -353,11 +361,15 @@ impl Spa {
             self.dsl.free_some(tx)?;
             self.dsl.account_mos()?;
             if write_config {
-                let config = self.config.lock().clone();
-                self.ops.store_config(tx, &config)?;
+                self.store_config(tx)?;
             }
         }
         self.dsl.flush(tx)
+    }
+
+    fn store_config(&self, tx: &Tx) -> Result<()> {
+        let config = self.config.lock().clone();
+        self.ops.store_config(tx, &config)
     }
 
     /// Makes what was written the pool's state.
