@@ -107,7 +107,14 @@ impl<'a> ZfsFuse<'a> {
 
     fn export(&mut self) -> Result<(), String> {
         if std::mem::take(&mut self.imported) {
-            self.setup.ok("zpool", &["export", POOL])?;
+            // It hears of the last closing of a file a little later, and is busy until then.
+            let deadline = Instant::now() + START;
+            while let Err(why) = self.setup.ok("zpool", &["export", POOL]) {
+                if Instant::now() > deadline {
+                    return Err(why);
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
         }
         Ok(())
     }
