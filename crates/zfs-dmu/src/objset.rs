@@ -216,7 +216,11 @@ impl Objset {
             return Ok(self.meta.clone());
         }
         if let Some(d) = self.dnodes.get(object) {
-            return self.still_there(d);
+            if self.still_there(d.clone()).is_ok() {
+                return Ok(d);
+            }
+            // A freed object, until its txg has synced; from then on the number may be another's.
+            self.dnodes.remove(object);
         }
         if let Some(d) = self.live.as_ref().and_then(|l| l.find(object)) {
             return self.still_there(d).map(|d| self.remember(d));

@@ -27,8 +27,8 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use zfs_phys::objset::ZilHeader;
 use zfs_phys::zil::{
-    LR_WRITE_SIZE, Record, RecordBody, Write, ZIL_CHAIN_SIZE, ZIL_CLAIM_LR_SEQ_VALID, ZIL_REPLAY_NEEDED, encode_block,
-    next_sum,
+    LR_WRITE_SIZE, Record, RecordBody, Write, ZIL_CHAIN_SIZE, ZIL_CLAIM_LR_SEQ_VALID, ZIL_REPLAY_NEEDED, ZIL_ZC_OBJSET,
+    encode_block, next_sum,
 };
 use zfs_phys::{BlkPtr, Endian};
 use zfs_zio::{Error, ErrorKind, Result};
@@ -122,6 +122,10 @@ pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
     if header.log.is_hole() {
         return Ok(false);
     }
+    if is_foreign(&header, objset.id()) {
+        objset.set_zil_header(tx, &ZilHeader::default())?;
+        return Ok(false);
+    }
     if header.claim_txg != 0 {
         return Ok(header.flags & ZIL_REPLAY_NEEDED != 0);
     }
@@ -159,6 +163,12 @@ pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
     };
     objset.set_zil_header(tx, &claimed)?;
     Ok(needed)
+}
+
+/// Whether a log belongs to another object set: a clone and what was rolled back begin with the header of the snapshot
+/// they come from, whose blocks are not theirs to read or free.
+fn is_foreign(header: &ZilHeader, id: u64) -> bool {
+    header.log.checksum().get(ZIL_ZC_OBJSET).is_none_or(|owner| *owner != id)
 }
 
 impl Zil {
@@ -434,7 +444,13 @@ impl Zil {
     /// the log is discarded and can be used anew.
     pub fn replay(&self, f: &mut Replayer<'_>) -> Result<ZilSummary> {
         let objset = self.objset()?;
-        let done = objset.phys().zil_header.replay_seq;
+        let header = objset.phys().zil_header;
+        let done = header.replay_seq;
+        if header.log.is_hole() || is_foreign(&header, self.id) {
+            self.discard()?;
+            let (blocks, records, max_block_seq, max_record_seq) = (0, 0, 0, 0);
+            return Ok(ZilSummary { blocks, records, max_block_seq, max_record_seq, end: ZilEnd::Empty });
+        }
         let summary = walk(
             &objset,
             |_, _| Ok(()),
@@ -486,24 +502,7 @@ impl Zil {
         if header.log.is_hole() || !self.state.lock().stale {
             return Ok(());
         }
-        let mut blocks = Vec::new();
-        let mut indirect = Vec::new();
-        let claim_txg = header.claim_txg;
-        walk(
-            &objset,
-            |bp, _| {
-                blocks.push(*bp);
-                Ok(())
-            },
-            |record| {
-                let claimed = |bp: &&BlkPtr| claim_txg != 0 && !bp.is_hole() && bp.birth() >= claim_txg;
-                indirect.extend(record.blkptrs().iter().filter(claimed).copied());
-                Ok(())
-            },
-        )?;
-        let mut seen = BTreeSet::new();
-        blocks.extend(indirect);
-        blocks.retain(|bp| seen.insert(bp.dva(0)));
+        let blocks = if is_foreign(&header, self.id) { Vec::new() } else { claimed_blocks(&objset, header.claim_txg)? };
         let tx = self.txgs.assign()?;
         objset.touch(&tx)?;
         self.state.lock().discard = Some(blocks);
@@ -511,6 +510,28 @@ impl Zil {
         drop(tx);
         self.txgs.wait_synced(txg)
     }
+}
+
+/// All blocks of a log, each once, with those that its records point to as far as they were claimed.
+fn claimed_blocks(objset: &Objset, claim_txg: u64) -> Result<Vec<BlkPtr>> {
+    let mut blocks = Vec::new();
+    let mut indirect = Vec::new();
+    walk(
+        objset,
+        |bp, _| {
+            blocks.push(*bp);
+            Ok(())
+        },
+        |record| {
+            let claimed = |bp: &&BlkPtr| claim_txg != 0 && !bp.is_hole() && bp.birth() >= claim_txg;
+            indirect.extend(record.blkptrs().iter().filter(claimed).copied());
+            Ok(())
+        },
+    )?;
+    let mut seen = BTreeSet::new();
+    blocks.extend(indirect);
+    blocks.retain(|bp| seen.insert(bp.dva(0)));
+    Ok(blocks)
 }
 
 /// Does the change of a record; the function it is given is called in the last transaction of it.
