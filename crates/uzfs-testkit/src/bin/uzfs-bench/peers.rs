@@ -85,7 +85,12 @@ pub struct ZfsFuse<'a> {
 
 impl<'a> ZfsFuse<'a> {
     fn new(setup: &'a Setup) -> Result<Self, String> {
-        Ok(Self { setup, server: Some(Self::start(setup)?), imported: false })
+        let server = Self::start(setup)?;
+        // It opens by itself what a run that was cut off left imported.
+        for pool in [POOL, MANY] {
+            let _ = setup.ok("zpool", &["export", pool]);
+        }
+        Ok(Self { setup, server: Some(server), imported: false })
     }
 
     /// Starts the server and waits until it answers.
@@ -124,7 +129,7 @@ impl Peer for ZfsFuse<'_> {
     fn renew(&mut self) -> Result<(), String> {
         self.export()?;
         self.imported = true;
-        self.setup.ok("zpool", &["import", "-d", &self.setup.pool_dir().to_string_lossy(), POOL])
+        self.setup.ok("zpool", &["import", "-f", "-d", &self.setup.pool_dir().to_string_lossy(), POOL])
     }
 
     fn mounted(&self) -> PathBuf {
@@ -133,7 +138,7 @@ impl Peer for ZfsFuse<'_> {
 
     fn import_many(&mut self) -> Result<Option<f64>, String> {
         let start = Instant::now();
-        self.setup.ok("zpool", &["import", "-d", &self.setup.many_dir().to_string_lossy(), MANY])?;
+        self.setup.ok("zpool", &["import", "-f", "-d", &self.setup.many_dir().to_string_lossy(), MANY])?;
         let seconds = start.elapsed().as_secs_f64();
         self.setup.ok("zpool", &["export", MANY])?;
         Ok(Some(seconds))
