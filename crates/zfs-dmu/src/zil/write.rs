@@ -165,10 +165,16 @@ pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
     Ok(needed)
 }
 
-/// Whether a log belongs to another object set: a clone and what was rolled back begin with the header of the snapshot
-/// they come from, whose blocks are not theirs to read or free.
+/// Whether a log belongs to another object set: a clone begins with the header of the snapshot it comes from, whose
+/// blocks are not its to read or free.
 fn is_foreign(header: &ZilHeader, id: u64) -> bool {
     header.log.checksum().get(ZIL_ZC_OBJSET).is_none_or(|owner| *owner != id)
+}
+
+/// Whether the blocks of a log are this object set's to read and free. A header that was not claimed by this import is
+/// an old one that came back, as a rollback brings it: its blocks were freed long ago.
+fn is_own(header: &ZilHeader, id: u64) -> bool {
+    !header.log.is_hole() && header.claim_txg != 0 && !is_foreign(header, id)
 }
 
 impl Zil {
@@ -446,7 +452,7 @@ impl Zil {
         let objset = self.objset()?;
         let header = objset.phys().zil_header;
         let done = header.replay_seq;
-        if header.log.is_hole() || is_foreign(&header, self.id) {
+        if !is_own(&header, self.id) {
             self.discard()?;
             let (blocks, records, max_block_seq, max_record_seq) = (0, 0, 0, 0);
             return Ok(ZilSummary { blocks, records, max_block_seq, max_record_seq, end: ZilEnd::Empty });
@@ -502,7 +508,8 @@ impl Zil {
         if header.log.is_hole() || !self.state.lock().stale {
             return Ok(());
         }
-        let blocks = if is_foreign(&header, self.id) { Vec::new() } else { claimed_blocks(&objset, header.claim_txg)? };
+        let own = is_own(&header, self.id);
+        let blocks = if own { claimed_blocks(&objset, header.claim_txg)? } else { Vec::new() };
         let tx = self.txgs.assign()?;
         objset.touch(&tx)?;
         self.state.lock().discard = Some(blocks);
