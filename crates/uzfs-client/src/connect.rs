@@ -88,6 +88,9 @@ fn open_log(socket: &Path) -> std::io::Result<(File, u64)> {
         let mode = if euid() == 0 { 0o755 } else { 0o700 };
         DirBuilder::new().recursive(true).mode(mode).create(dir)?;
     }
+    if let Some(dir) = socket.parent() {
+        uzfs_proto::place::check_dir(dir, euid())?;
+    }
     let path = socket.with_extension("log");
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let length = log.metadata()?.len();

@@ -1,5 +1,7 @@
 //! Where a daemon listens: the rule that daemon and tools share.
 
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The socket of the daemon of user `uid`: `UZFS_SOCKET` if set; for root `/run/uzfs/uzfsd.sock`; for
@@ -17,6 +19,20 @@ pub fn socket_path(uid: u32, variable: impl Fn(&str) -> Option<String>) -> PathB
     }
 }
 
+/// Refuses a folder for the socket, the log and the lock of user `uid` in which somebody else may exchange files: one
+/// that is another user's, or that all may write to. `/tmp` itself, where only owners may take files away, will do.
+pub fn check_dir(dir: &Path, uid: u32) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let meta = std::fs::metadata(dir)?;
+    let (theirs, all, sticky) =
+        (meta.uid() != uid && meta.uid() != 0, meta.mode() & 0o002 != 0, meta.mode() & 0o1000 != 0);
+    if theirs || (all && !sticky) {
+        let why = if theirs { format!("belongs to user {}", meta.uid()) } else { "can be written by everybody".into() };
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the folder {} {why}", dir.display())));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +46,21 @@ mod tests {
         assert_eq!(socket_path(0, set), Path::new("/x/y"));
         let xdg = |n: &str| (n == "XDG_RUNTIME_DIR").then(|| "/tmp".to_owned());
         assert_eq!(socket_path(7, xdg), Path::new("/tmp/uzfs/uzfsd.sock"));
+    }
+
+    #[test]
+    fn folders_of_others_are_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::fs::metadata(dir.path()).unwrap().uid();
+        let mode = |m| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(m)).unwrap();
+        mode(0o755);
+        assert!(check_dir(dir.path(), own).is_ok());
+        assert_eq!(check_dir(dir.path(), own + 1).is_ok(), own == 0);
+        mode(0o777);
+        assert!(check_dir(dir.path(), own).is_err());
+        mode(0o1777);
+        assert!(check_dir(dir.path(), own).is_ok());
+        assert!(check_dir(&dir.path().join("none"), own).is_err());
     }
 }

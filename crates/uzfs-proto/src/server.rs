@@ -2,6 +2,9 @@
 //! [`Backend`] and writes replies. One thread a connection; calls of one connection run one after
 //! the other, as varlink demands.
 //!
+//! Users who may only look share a smaller number of connections and are closed when they stay silent,
+//! so that they cannot keep the owner's tools out.
+//!
 //! Socket files, locks and start-up belong to the daemon; this module starts with a listener.
 
 use crate::contract::{self, Outcome, Replier};
@@ -14,8 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Connections served at once; more are closed at once, so that a flood cannot exhaust memory.
+/// Connections of owners served at once; more are closed at once, so that a flood cannot exhaust memory.
 pub const MAX_CONNECTIONS: usize = 256;
+/// Connections of all other users together.
+pub const MAX_STRANGERS: usize = 64;
+
+/// How long a message may take, and how long a user who is no owner may say nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a peer may take to read its replies before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -186,8 +194,9 @@ fn answer(backend: &dyn Backend, caller: &Caller, call: Call, replier: &mut Sock
 /// trusted any more.
 pub fn serve_connection(backend: &dyn Backend, stream: &UnixStream) -> Result<(), WireError> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     let caller = peer(stream)?;
-    let mut frames = FrameReader::new(stream, wire::MAX_REQUEST);
+    let mut frames = FrameReader::new(stream, wire::MAX_REQUEST).within(READ_TIMEOUT);
     loop {
         match frames.next_message::<Call>() {
             Ok(Some(call)) => {
@@ -198,6 +207,8 @@ pub fn serve_connection(backend: &dyn Backend, stream: &UnixStream) -> Result<()
                 }
             }
             Ok(None) => return Ok(()),
+            // An owner's tool may be waiting for a passphrase to be typed.
+            Err(WireError::Io(e)) if caller.owner && e.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 if matches!(error, WireError::TooLong(_) | WireError::Json(_)) {
                     let mut replier = SocketReplier { stream, oneway: false, alive: true };
@@ -251,14 +262,16 @@ impl Drop for Leave {
 /// Accepts connections until `stop` says so, one thread each. `stop` is asked a few times a second.
 pub fn serve(listener: &UnixListener, backend: &Arc<dyn Backend>, stop: &dyn Fn() -> bool) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let connections = Arc::new(AtomicUsize::new(0));
+    let (owners, strangers) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     while !stop() {
         let Some(stream) = next_connection(listener)? else { continue };
-        if connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        let Ok(caller) = peer(&stream) else { continue };
+        let (connections, limit) = if caller.owner { (&owners, MAX_CONNECTIONS) } else { (&strangers, MAX_STRANGERS) };
+        if connections.load(Ordering::Relaxed) >= limit {
             continue;
         }
         connections.fetch_add(1, Ordering::Relaxed);
-        let (backend, counter) = (Arc::clone(backend), Arc::clone(&connections));
+        let (backend, counter) = (Arc::clone(backend), Arc::clone(connections));
         let spawned = std::thread::Builder::new().name("contract".into()).spawn(move || {
             let leave = Leave(counter);
             // The peer learns of errors from its reply or the closed connection.

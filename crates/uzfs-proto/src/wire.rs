@@ -2,10 +2,13 @@
 //!
 //! [`FrameReader`] bounds what a peer can make us hold: one message at most, of a limited size; a
 //! longer one is an error before it is stored. JSON nesting is limited by serde_json (128 levels).
+//! [`FrameReader::within`] also bounds the time from a message's first byte to its last, so that a peer
+//! who sends a byte now and then does not hold a thread for ever.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 /// Largest request a daemon accepts, in bytes.
 pub const MAX_REQUEST: usize = 1 << 20;
@@ -51,6 +54,8 @@ pub enum WireError {
     TooLong(usize),
     /// The peer went away in the middle of a message.
     Cut,
+    /// A message was begun and not ended in time.
+    Slow,
     /// A message is not the JSON it should be.
     Json(serde_json::Error),
 }
@@ -61,6 +66,7 @@ impl std::fmt::Display for WireError {
             WireError::Io(e) => write!(f, "{e}"),
             WireError::TooLong(limit) => write!(f, "message longer than {limit} bytes"),
             WireError::Cut => f.write_str("connection closed in the middle of a message"),
+            WireError::Slow => f.write_str("message not ended in time"),
             WireError::Json(e) => write!(f, "malformed message: {e}"),
         }
     }
@@ -82,6 +88,9 @@ pub struct FrameReader<R> {
     /// Where to go on looking for the end, so that a message is searched only once.
     searched: usize,
     limit: usize,
+    /// Longest time a message may take, and when the present one began.
+    patience: Option<Duration>,
+    begun: Option<Instant>,
 }
 
 /// Bytes asked from the stream at once.
@@ -90,7 +99,15 @@ const CHUNK: usize = 64 << 10;
 impl<R: Read> FrameReader<R> {
     /// Reads messages of at most `limit` bytes from `inner`.
     pub fn new(inner: R, limit: usize) -> Self {
-        FrameReader { inner, buf: Vec::new(), searched: 0, limit }
+        FrameReader { inner, buf: Vec::new(), searched: 0, limit, patience: None, begun: None }
+    }
+
+    /// Gives a message at most `patience` from its first byte to its last. The stream must have a read timeout of
+    /// that size, after which a read fails with `WouldBlock`; between messages that error is handed on and
+    /// reading can go on.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Self {
+        FrameReader { patience: Some(patience), ..self }
     }
 
     /// The stream below.
@@ -111,12 +128,14 @@ impl<R: Read> FrameReader<R> {
                 let mut frame = std::mem::replace(&mut self.buf, rest);
                 frame.truncate(end);
                 self.searched = 0;
+                self.begun = None;
                 return Ok(Some(frame));
             }
             self.searched = self.buf.len();
             if self.buf.len() > self.limit {
                 return Err(WireError::TooLong(self.limit));
             }
+            self.check_time()?;
             if !self.fill()? {
                 return if self.buf.is_empty() { Ok(None) } else { Err(WireError::Cut) };
             }
@@ -129,6 +148,11 @@ impl<R: Read> FrameReader<R> {
             Some(frame) => serde_json::from_slice(&frame).map(Some).map_err(WireError::Json),
             None => Ok(None),
         }
+    }
+
+    fn check_time(&mut self) -> Result<(), WireError> {
+        let Some(patience) = self.patience.filter(|_| !self.buf.is_empty()) else { return Ok(()) };
+        if self.begun.get_or_insert_with(Instant::now).elapsed() > patience { Err(WireError::Slow) } else { Ok(()) }
     }
 
     fn fill(&mut self) -> Result<bool, WireError> {
@@ -147,7 +171,8 @@ impl<R: Read> FrameReader<R> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     self.buf.truncate(old);
-                    return Err(e.into());
+                    let waited = matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                    return Err(if waited && old > 0 { WireError::Slow } else { e.into() });
                 }
             }
         }

@@ -105,6 +105,29 @@ fn deep_json_is_an_error_and_not_a_crash() {
     c.call::<method::GetVersion>(&Empty {}).unwrap();
 }
 
+/// A peer who sends a byte now and then is given up; one who is only silent can go on.
+#[test]
+fn a_message_has_a_limited_time() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let patience = Duration::from_millis(150);
+    ours.set_read_timeout(Some(patience)).unwrap();
+    let mut frames = FrameReader::new(&ours, 1 << 20).within(patience);
+    match frames.next_frame() {
+        Err(WireError::Io(e)) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+        other => panic!("{other:?}"),
+    }
+    (&theirs).write_all(b"{}\0").unwrap();
+    assert_eq!(frames.next_frame().unwrap().unwrap(), b"{}");
+    let dripping = std::thread::spawn(move || {
+        while (&theirs).write_all(b"{").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert!(matches!(frames.next_frame(), Err(WireError::Slow)));
+    drop(ours);
+    dripping.join().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

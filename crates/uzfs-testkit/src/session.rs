@@ -88,6 +88,20 @@ impl Session {
         Ok(())
     }
 
+    /// Kills the daemon as a crash would; what is mounted stays.
+    pub fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+
+    /// Starts another daemon after [`Session::kill`].
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        self.spawn_daemon()
+    }
+
     /// A program under test in the session's environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(paths::program(program));

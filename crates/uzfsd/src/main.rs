@@ -63,11 +63,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Refusal> {
     let socket = args.socket.clone().unwrap_or_else(default_socket);
     let home = Home::take(&socket)?;
-    let listener = home.listen()?;
+    // What a killed daemon left is gone before anybody can connect.
     let engine = Engine::new(EngineOptions {
         arc_max: args.arc_max.unwrap_or_else(startup::default_arc_max),
         mount_record: Some(startup::beside(&socket, "mounts")),
     })?;
+    let listener = home.listen()?;
     let signalled = engine.clone();
     ctrlc::set_handler(move || signalled.stop()).map_err(std::io::Error::other)?;
     let front = args.fs_dir.clone().unwrap_or_else(|| startup::beside(&socket, "tickets"));

@@ -42,6 +42,9 @@ impl Home {
         if let Some(dir) = socket.parent().filter(|d| !d.is_dir()) {
             DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }
+        if let Some(dir) = socket.parent() {
+            uzfs_proto::place::check_dir(dir, rustix::process::geteuid().as_raw())?;
+        }
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(socket, "lock"))?;
         match lock.try_lock() {

@@ -36,13 +36,17 @@ pub fn run_install(root: &Path, args: &[String]) -> Result<(), String> {
     let folder = if profile == "dev" { "debug" } else { profile.as_str() };
     run(root, &cargo(), &["build", "--workspace", "--bins", "--quiet", "--profile", &profile])?;
     let built = target(root).join(folder);
-    let place = Place { prefix: PathBuf::from(&prefix), destdir };
+    put(&Place { prefix: PathBuf::from(&prefix), destdir }, &built)
+}
+
+/// Puts everything that was built.
+fn put(place: &Place, built: &Path) -> Result<(), String> {
     for (program, name) in PROGRAMS {
         place.copy(&built.join(program), &format!("sbin/{name}"), 0o755)?;
     }
-    documents(&place, &built)?;
-    service(&place)?;
-    helper(&place)
+    documents(place, built)?;
+    service(place)?;
+    helper(place)
 }
 
 /// Where things go: `destdir` is put before every path, as packagers want it.
@@ -127,4 +131,65 @@ fn helper(place: &Place) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", link.display());
     fs::create_dir_all(link.parent().unwrap_or(&link)).map_err(failed)?;
     symlink(program, &link).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(dir: &Path, root: &Path, out: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let meta = fs::symlink_metadata(entry.path()).unwrap();
+            if meta.is_dir() {
+                list(&entry.path(), root, out);
+            } else {
+                let below = entry.path().strip_prefix(root).unwrap().display().to_string();
+                out.push(format!("{:o} {below}", meta.permissions().mode() & 0o777));
+            }
+        }
+    }
+
+    /// Programs that only print what is asked of them stand for the real ones.
+    #[test]
+    fn everything_gets_its_place_and_can_be_replaced() {
+        let home = std::env::temp_dir().join(format!("uzfs-install-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        let built = home.join("built");
+        fs::create_dir_all(&built).unwrap();
+        for (program, _) in PROGRAMS {
+            let script = format!("#!/bin/sh\necho \"$UZFS_GENERATE of {program}\"\n");
+            fs::write(built.join(program), script).unwrap();
+            fs::set_permissions(built.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let root = home.join("root");
+        let place = Place { prefix: PathBuf::from("/usr/local"), destdir: root.display().to_string() };
+        put(&place, &built).unwrap();
+        put(&place, &built).unwrap();
+        let mut found = Vec::new();
+        list(&root, &root, &mut found);
+        found.sort();
+        let expected = "\
+            644 usr/local/lib/systemd/system/uzfsd.service\n\
+            644 usr/local/share/bash-completion/completions/zfs\n\
+            644 usr/local/share/bash-completion/completions/zpool\n\
+            644 usr/local/share/fish/vendor_completions.d/zfs.fish\n\
+            644 usr/local/share/fish/vendor_completions.d/zpool.fish\n\
+            644 usr/local/share/man/man8/zfs.8\n\
+            644 usr/local/share/man/man8/zpool.8\n\
+            644 usr/local/share/zsh/site-functions/_zfs\n\
+            644 usr/local/share/zsh/site-functions/_zpool\n\
+            755 usr/local/sbin/mount.zfs\n\
+            755 usr/local/sbin/uzfsd\n\
+            755 usr/local/sbin/zdb\n\
+            755 usr/local/sbin/zfs\n\
+            755 usr/local/sbin/zpool\n\
+            777 sbin/mount.zfs";
+        assert_eq!(found.join("\n"), expected);
+        assert_eq!(fs::read_link(root.join("sbin/mount.zfs")).unwrap(), Path::new("/usr/local/sbin/mount.zfs"));
+        let man = fs::read_to_string(root.join("usr/local/share/man/man8/zpool.8")).unwrap();
+        assert_eq!(man, "man of zpool\n");
+        let unit = fs::read_to_string(root.join("usr/local/lib/systemd/system/uzfsd.service")).unwrap();
+        assert!(unit.contains("ExecStart=/usr/local/sbin/uzfsd\n"));
+        fs::remove_dir_all(&home).unwrap();
+    }
 }

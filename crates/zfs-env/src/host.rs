@@ -23,10 +23,14 @@ pub fn hostname() -> String {
     }
 }
 
-/// Reads a whole file of at most `limit` bytes.
+/// Reads a whole regular file of at most `limit` bytes. A pipe nobody writes to would wait for ever.
 pub fn read_file(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
-    if std::fs::metadata(path)?.len() > limit {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if meta.len() > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is too large"));
     }
     std::fs::read(path)

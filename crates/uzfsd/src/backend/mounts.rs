@@ -2,10 +2,13 @@
 //!
 //! A mount that somebody ended from outside (`umount`) leaves the table when it is looked at the next time. The list
 //! of mount points is written beside the socket at every change; a daemon that finds it at its start takes dead mounts
-//! away, and only dead ones.
+//! away, and only dead ones. The list is exchanged as a whole: a full disk leaves the one before, and the paths end
+//! with a NUL byte, for they may hold anything else.
 
 use parking_lot::Mutex;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uzfs_fuse::{Mount, MountConfig, Vfs};
@@ -52,9 +55,11 @@ impl Mounts {
     /// An empty table. Dead mounts that `record` names are taken away first.
     pub fn new(record: Option<PathBuf>) -> Self {
         if let Some(file) = &record {
-            for line in std::fs::read_to_string(file).unwrap_or_default().lines() {
-                if let Err(e) = uzfs_fuse::detach(Path::new(line)) {
-                    tracing::warn!("a mount of a daemon that is gone stays at {line}: {e}");
+            let bytes = std::fs::read(file).unwrap_or_default();
+            for at in bytes.split(|&b| b == 0).filter(|p| !p.is_empty()) {
+                let at = Path::new(OsStr::from_bytes(at));
+                if let Err(e) = uzfs_fuse::detach(at) {
+                    tracing::warn!("a mount of a daemon that is gone stays at {}: {e}", at.display());
                 }
             }
         }
@@ -69,8 +74,14 @@ impl Mounts {
 
     fn write_record(&self) {
         let Some(file) = &self.record else { return };
-        let lines: String = self.living().iter().map(|m| format!("{}\n", m.at.display())).collect();
-        if let Err(e) = std::fs::write(file, lines) {
+        let mut list = Vec::new();
+        for m in self.living() {
+            list.extend_from_slice(m.at.as_os_str().as_bytes());
+            list.push(0);
+        }
+        let fresh = file.with_extension("mounts.new");
+        if let Err(e) = std::fs::write(&fresh, list).and_then(|()| std::fs::rename(&fresh, file)) {
+            let _ = std::fs::remove_file(&fresh);
             tracing::warn!("{}: {e}", file.display());
         }
     }
@@ -100,6 +111,11 @@ impl Mounts {
         let invalid = |e: io::Error| fail(FailureCode::MountpointInvalid, format!("{}: {e}", request.at.display()));
         if !request.at.is_absolute() {
             return Err(fail(FailureCode::MountpointInvalid, "the mount point is not absolute".into()));
+        }
+        if !uzfs_fuse::is_root() && self.above(&request.at).is_some_and(|m| m.at != request.at) {
+            // FUSE shows a user's mount to nobody else, and the helper that mounts runs as root.
+            let text = "it lies inside another mount, where only root may mount";
+            return Err(fail(FailureCode::MountFailed, text.into()));
         }
         uzfs_fuse::detach(&request.at).map_err(invalid)?;
         if request.create {
