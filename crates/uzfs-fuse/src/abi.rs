@@ -100,6 +100,8 @@ pub struct Request<'a> {
     pub nodeid: u64,
     /// Caller's user id; 0 for the kernel's own requests.
     pub uid: u32,
+    /// Caller's group id.
+    pub gid: u32,
     /// What follows the header.
     pub body: &'a [u8],
 }
@@ -111,8 +113,8 @@ impl<'a> Request<'a> {
         let len = b.u32()? as usize;
         let opcode = b.u32()?;
         let (unique, nodeid) = (b.u64()?, b.u64()?);
-        let uid = b.u32()?;
-        Some(Self { opcode, unique, nodeid, uid, body: buf.get(IN_HEADER..len)? })
+        let (uid, gid) = (b.u32()?, b.u32()?);
+        Some(Self { opcode, unique, nodeid, uid, gid, body: buf.get(IN_HEADER..len)? })
     }
 
     /// A cursor over the body.

@@ -102,6 +102,11 @@ pub fn fs_flags(a: &Attr) -> u32 {
     FS_FLAGS.iter().filter(|(flag, _)| a.flags & flag != 0).map(|(_, bit)| bit).sum()
 }
 
+/// The file flags that the argument of `FS_IOC_SETFLAGS` asks for.
+pub fn flags_of(argument: u32) -> u64 {
+    FS_FLAGS.iter().filter(|(_, bit)| argument & bit != 0).map(|(flag, _)| flag).sum()
+}
+
 /// The value of `FS_IOC_FSGETXATTR` (`struct fsxattr`): flags and project id.
 pub fn fsxattr(a: &Attr) -> Out {
     let mut o = Out::default();

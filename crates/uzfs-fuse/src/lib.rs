@@ -20,6 +20,7 @@ mod dir;
 pub mod errno;
 mod server;
 mod session;
+mod write;
 
 pub use device::{MountSpec, detach, is_dead, is_root, unmount};
 pub use session::{Mount, MountConfig};

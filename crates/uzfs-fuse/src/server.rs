@@ -1,7 +1,9 @@
 //! Answers requests: one function an operation, each a few lines around a [`Vfs`] call.
 //!
-//! The server has no state of its own. Nodes are stateless, so `FORGET` does nothing; files need not be opened, so the
-//! kernel is told to leave open and release out where it can. Whatever changes files is answered with `EROFS`.
+//! The server has no state of its own. Nodes are stateless, so `FORGET` does nothing. Files of a read-only mount need not be
+//! opened, so the kernel is told to leave open and release out where it can; of a writable one they are counted, because a
+//! removed file lives until it is closed. What changes files is in [`crate::write`], and fails with `EROFS` where nothing
+//! can be changed.
 
 use crate::abi::{Body, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Out, Request, op};
 use crate::attrs;
@@ -15,6 +17,8 @@ use zfs_zpl::{CaseMode, NodeId, Seek, Slice, Vfs};
 const IOC_GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 /// `FS_IOC_FSGETXATTR`.
 const IOC_FSGETXATTR: u32 = 0x801c_581f;
+/// `FS_IOC_SETFLAGS` for 64- and 32-bit callers.
+const IOC_SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
 /// Slices that go into one vectored write; more are put together first.
 const MAX_SLICES: usize = 1000;
 
@@ -38,7 +42,7 @@ impl From<Out> for Answer {
 }
 
 /// Why a request fails: an error of the engine, or a number by itself.
-enum Fail {
+pub(crate) enum Fail {
     Engine(Error),
     Errno(i32),
 }
@@ -49,17 +53,17 @@ impl From<Error> for Fail {
     }
 }
 
-type Result<T> = std::result::Result<T, Fail>;
+pub(crate) type Result<T> = std::result::Result<T, Fail>;
 
 /// Gives what a body must have.
-fn must<T>(part: Option<T>) -> Result<T> {
+pub(crate) fn must<T>(part: Option<T>) -> Result<T> {
     part.ok_or(Fail::Errno(libc::EINVAL))
 }
 
 /// Serves one mount.
 #[derive(Clone)]
 pub struct Server {
-    vfs: Arc<Vfs>,
+    pub(crate) vfs: Arc<Vfs>,
     /// The kernel can do without opening files; and without opening directories.
     stateless: (bool, bool),
 }
@@ -77,7 +81,7 @@ impl Server {
             Err(Fail::Errno(n)) => Answer::Error(n),
             Err(Fail::Engine(e)) => {
                 let n = match r.opcode {
-                    op::GETXATTR => errno::of_xattr(e.kind()),
+                    op::GETXATTR | op::SETXATTR | op::REMOVEXATTR => errno::of_xattr(e.kind()),
                     _ => errno::of(e.kind()),
                 };
                 if n == libc::EIO {
@@ -106,26 +110,33 @@ impl Server {
             op::LSEEK => self.lseek(node, r.body()),
             op::IOCTL => self.ioctl(node, r.body()),
             op::ACCESS => self.access(r.body()),
-            op::RELEASE | op::RELEASEDIR | op::FLUSH | op::FSYNC | op::FSYNCDIR | op::DESTROY => {
-                Ok(Answer::Bytes(Vec::new()))
-            }
+            op::RELEASE => self.vfs.release(node).map(|()| Answer::Bytes(Vec::new())).map_err(Fail::from),
+            op::FSYNC | op::FSYNCDIR => self.vfs.sync(node).map(|()| Answer::Bytes(Vec::new())).map_err(Fail::from),
+            op::RELEASEDIR | op::FLUSH | op::DESTROY => Ok(Answer::Bytes(Vec::new())),
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => Ok(Answer::None),
-            op::SETATTR
-            | op::SYMLINK
-            | op::MKNOD
-            | op::MKDIR
-            | op::UNLINK
-            | op::RMDIR
-            | op::RENAME
-            | op::RENAME2
-            | op::LINK
-            | op::WRITE
-            | op::SETXATTR
-            | op::REMOVEXATTR
-            | op::CREATE
-            | op::TMPFILE
-            | op::FALLOCATE
-            | op::COPY_FILE_RANGE => Err(Fail::Errno(libc::EROFS)),
+            _ => self.change(node, r),
+        }
+    }
+
+    /// Requests that change files.
+    fn change(&self, node: NodeId, r: &Request<'_>) -> Result<Answer> {
+        match r.opcode {
+            op::SETATTR => self.setattr(node, r.body()),
+            op::SYMLINK => self.symlink(node, r),
+            op::MKNOD => self.mknod(node, r),
+            op::MKDIR => self.mkdir(node, r),
+            op::UNLINK => self.remove(node, r.body(), false),
+            op::RMDIR => self.remove(node, r.body(), true),
+            op::RENAME => self.rename(node, r.body(), false),
+            op::RENAME2 => self.rename(node, r.body(), true),
+            op::LINK => self.link(node, r.body()),
+            op::WRITE => self.write(node, r.body()),
+            op::SETXATTR => self.setxattr(node, r),
+            op::REMOVEXATTR => self.removexattr(node, r),
+            op::CREATE => self.create(node, r, true),
+            op::TMPFILE => self.create(node, r, false),
+            op::FALLOCATE => self.fallocate(node, r.body()),
+            op::COPY_FILE_RANGE => self.copy_range(node, r.body()),
             _ => Err(Fail::Errno(libc::ENOSYS)),
         }
     }
@@ -173,13 +184,14 @@ impl Server {
 
     fn open(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
         let flags = must(b.u32())? as i32;
-        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY && !self.vfs.is_writable() {
             return Err(Fail::Errno(libc::EROFS));
         }
         if self.stateless.0 {
             return Err(Fail::Errno(libc::ENOSYS));
         }
         self.vfs.open(node)?;
+        self.vfs.hold(node);
         Ok(opened(FOPEN_KEEP_CACHE))
     }
 
@@ -229,6 +241,9 @@ impl Server {
         o.u32(0).u32(0).u32(0).u32(0);
         if IOC_GETFLAGS.contains(&command) {
             o.u32(attrs::fs_flags(&attr));
+        } else if IOC_SETFLAGS.contains(&command) {
+            must(b.take(16))?;
+            self.set_flags(node, must(b.u32())?)?;
         } else if command == IOC_FSGETXATTR {
             o.0.extend_from_slice(&attrs::fsxattr(&attr).0);
         } else {
@@ -237,9 +252,9 @@ impl Server {
         Ok(o.into())
     }
 
-    /// The kernel checks modes and lists itself (`default_permissions`); what is left is that nothing can be written.
+    /// The kernel checks modes and lists itself (`default_permissions`); what is left is whether anything can be written.
     fn access(&self, mut b: Body<'_>) -> Result<Answer> {
-        if must(b.u32())? as i32 & libc::W_OK != 0 {
+        if must(b.u32())? as i32 & libc::W_OK != 0 && !self.vfs.is_writable() {
             return Err(Fail::Errno(libc::EROFS));
         }
         Ok(Answer::Bytes(Vec::new()))

@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use zfs_zpl::Vfs;
 
-/// Largest write request; the smallest the kernel allows, since nothing is written here, but extended attributes
-/// being set (and refused) come in one piece of up to 64 KiB.
-const MAX_WRITE: u32 = 128 << 10;
+/// Largest write request.
+const MAX_WRITE: u32 = 1 << 20;
 /// Bytes that a request can have.
 const REQUEST_ROOM: usize = WRITE_HEAD + MAX_WRITE as usize + 4096;
 /// Largest read request, pages.
@@ -83,12 +82,12 @@ impl std::fmt::Debug for Mount {
 }
 
 impl Mount {
-    /// Mounts `vfs` read-only on the directory `at` and serves it until it is unmounted. A dead mount that a killed
-    /// server left there is taken away first.
+    /// Mounts `vfs` on the directory `at`, read-only unless it can be changed, and serves it until it is unmounted. A dead
+    /// mount that a killed server left there is taken away first.
     pub fn new(vfs: Arc<Vfs>, at: &Path, config: &MountConfig) -> io::Result<Self> {
         device::detach(at)?;
         let at = at.canonicalize()?;
-        let device = device::mount(&at, &config.spec, true)?;
+        let device = device::mount(&at, &config.spec, !vfs.is_writable())?;
         match Self::start(vfs, &at, device, config) {
             Ok(mount) => Ok(mount),
             Err(e) => {
@@ -103,7 +102,8 @@ impl Mount {
 
     fn start(vfs: Arc<Vfs>, at: &Path, device: OwnedFd, config: &MountConfig) -> io::Result<Self> {
         let flags = handshake(&device, vfs.dataset().posix_acls())?;
-        let server = Server::new(vfs, flags & flag::NO_OPEN_SUPPORT != 0, flags & flag::NO_OPENDIR_SUPPORT != 0);
+        let stateless_files = flags & flag::NO_OPEN_SUPPORT != 0 && !vfs.is_writable();
+        let server = Server::new(vfs, stateless_files, flags & flag::NO_OPENDIR_SUPPORT != 0);
         let count = match config.threads {
             0 => std::thread::available_parallelism().map_or(8, |n| (2 * n.get()).clamp(8, 64)),
             n => n,

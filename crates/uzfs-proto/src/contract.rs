@@ -6,6 +6,7 @@
 //! must ask for that with varlink's `more` flag.
 
 use crate::ops::*;
+use crate::ops_write::*;
 use crate::schema::{self, VarlinkStruct};
 use crate::{Caller, Failure, FailureCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -212,6 +213,26 @@ contract_methods! {
     unary owner Unmount unmount(UnmountArgs) -> ItemResults;
     /// What is mounted.
     unary open ListMounts list_mounts(Empty) -> ListMountsReply;
+    /// Makes a pool. Nothing is mounted; the client does that with Mount.
+    unary owner CreatePool create_pool(CreatePoolArgs) -> Empty;
+    /// Unmounts and destroys a pool.
+    unary owner DestroyPool destroy_pool(DestroyPoolArgs) -> Empty;
+    /// Returns once everything written so far is on stable storage.
+    unary open SyncPools sync_pools(SyncPoolsArgs) -> Empty;
+    /// Makes a file system or volume.
+    unary owner CreateDataset create_dataset(CreateDatasetArgs) -> Empty;
+    /// Makes a clone of a snapshot.
+    unary owner CloneSnapshot clone_snapshot(CloneSnapshotArgs) -> Empty;
+    /// Unmounts and destroys datasets, in the order given; stops at the first that fails.
+    unary owner DestroyDatasets destroy_datasets(DestroyDatasetsArgs) -> Empty;
+    /// Takes snapshots, all or none.
+    unary owner CreateSnapshots create_snapshots(CreateSnapshotsArgs) -> Empty;
+    /// Sets properties of a dataset, or takes their values away.
+    unary owner SetProperties set_properties(SetPropertiesArgs) -> Empty;
+    /// Goes back to the newest snapshot.
+    unary owner Rollback rollback(RollbackArgs) -> Empty;
+    /// Renames a dataset or snapshot.
+    unary owner RenameDataset rename_dataset(RenameDatasetArgs) -> Empty;
     /// Loads the key of an encryption root.
     unary owner LoadKey load_key(LoadKeyArgs) -> Empty;
     /// Forgets the key of an encryption root.
@@ -240,7 +261,7 @@ fn write_types(out: &mut String) {
     write_structs!(out: Raw, Property, LeafJob, RebuildStats, VdevStats, VdevNode, ScanStats,
         RemovalStats, ExpandStats, CheckpointStats, ErrorEntry, DedupBucket, DedupStats,
         ImportablePool, Pool, HistoryRecord, EventValue, Event, Dataset, MountEntry, Search, Rewind,
-        RewindInfo, MountItem, ItemResult, Failure);
+        RewindInfo, MountItem, ItemResult, VdevSpec, Failure);
 }
 
 /// The interface definition as generated from the code.

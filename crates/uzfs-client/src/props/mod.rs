@@ -5,6 +5,7 @@
 
 mod dataset;
 pub mod index;
+pub mod parse;
 mod pool;
 
 pub use dataset::DATASET;

@@ -1,5 +1,6 @@
 //! The program `zfs`.
 
+mod change;
 mod datasets;
 pub mod keys;
 mod list;
@@ -22,6 +23,14 @@ pub const PROGRAM: Program =
 fn run(session: &mut Session, command: &Command, args: &Parsed) -> Run {
     match command.name {
         "list" => list::list(session, args),
+        "create" => change::create(session, args),
+        "destroy" => change::destroy(session, args),
+        "snapshot" => change::snapshot(session, args),
+        "rollback" => change::rollback(session, args),
+        "clone" => change::clone(session, args),
+        "rename" => change::rename(session, args),
+        "set" => change::set(session, args),
+        "inherit" => change::inherit(session, args),
         "get" => list::get(session, args),
         "mount" => mount::mount(session, args),
         "unmount" => mount::unmount(session, args),

@@ -156,6 +156,30 @@ fn item(ds: &Dataset, how: &How) -> MountItem {
     }
 }
 
+/// Mounts a file system that was just made, if it mounts by itself.
+pub fn mount_new(session: &mut Session, name: &str, how: &How) -> Run {
+    let (rows, _) = datasets::fetch(session, &query(vec![name.to_owned()], false))?;
+    match rows.first() {
+        Some(ds) if unfit(ds, false, false).is_none() => Ok(i32::from(mount_items(session, vec![item(ds, how)])? != 0)),
+        _ => Ok(0),
+    }
+}
+
+/// Mounts a file system and those below it, which are mounted somewhere else, where they belong now.
+pub fn move_mounts(session: &mut Session, name: &str) -> Run {
+    let all = mounts(session)?;
+    let targets = at_and_below(name, &all);
+    if !targets.is_empty() {
+        let ask = UnmountArgs { targets, force: false, unload_keys: false };
+        let reply = session.call::<method::Unmount>("cannot unmount", &ask)?;
+        let code = report_unmounts(session, &reply.results, &all);
+        if code != 0 {
+            return Ok(code);
+        }
+    }
+    Ok(i32::from(!mount_all(session, vec![name.to_owned()], &How::default())?))
+}
+
 fn mount_one(session: &mut Session, name: &str, how: &How) -> Run {
     let (rows, missing) = datasets::fetch(session, &query(vec![name.to_owned()], false))?;
     let Some(ds) = rows.first() else { return Ok(i32::from(missing)) };

@@ -131,6 +131,139 @@ const UNLOAD_KEY: Command = Command {
     ready: true,
 };
 
+const CREATE: Command = Command {
+    name: "create",
+    aliases: &[],
+    about: "Makes a file system or volume.",
+    usage: &[
+        "create [-Pnpuv] [-o property=value] ... <filesystem>",
+        "create [-Pnpsv] [-b blocksize] [-o property=value] ... -V <size> <volume>",
+    ],
+    flags: &[
+        option('V', "size", "Make a volume of this size."),
+        option('b', "blocksize", "Block size of the volume."),
+        switch('n', "Only say what would be done."),
+        option('o', "property=value", "Set a property; may be repeated."),
+        switch('p', "Make missing parents too."),
+        switch('P', "Print in a form for programs."),
+        switch('s', "Promise the volume no space."),
+        switch('u', "Do not mount it."),
+        switch('v', "Say what is done."),
+    ],
+    tells_missing: true,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const DESTROY: Command = Command {
+    name: "destroy",
+    aliases: &[],
+    about: "Destroys datasets and snapshots.",
+    usage: &[
+        "destroy [-fnpRrv] <filesystem|volume>",
+        "destroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]",
+        "destroy <filesystem|volume>#<bookmark>",
+    ],
+    flags: &[
+        switch('v', "Say what is done."),
+        switch('p', "Print in a form for programs."),
+        switch('n', "Only say what would be done."),
+        switch('r', "Everything below it too."),
+        switch('R', "Clones too."),
+        switch('d', "Snapshots that are held or cloned go later."),
+        switch('f', "Even if files are open."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const SNAPSHOT: Command = Command {
+    name: "snapshot",
+    aliases: &["snap"],
+    about: "Takes snapshots, all at the same moment.",
+    usage: &["snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ..."],
+    flags: &[
+        switch('r', "Of everything below too."),
+        option('o', "property=value", "Set a user property; may be repeated."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const ROLLBACK: Command = Command {
+    name: "rollback",
+    aliases: &[],
+    about: "Goes back to a snapshot.",
+    usage: &["rollback [-rRf] <snapshot>"],
+    flags: &[
+        switch('r', "Destroy later snapshots."),
+        switch('R', "Destroy clones of later snapshots too."),
+        switch('f', "Unmount by force."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const CLONE: Command = Command {
+    name: "clone",
+    aliases: &[],
+    about: "Makes a dataset that starts from a snapshot.",
+    usage: &["clone [-p] [-o property=value] ... <snapshot> <filesystem|volume>"],
+    flags: &[
+        option('o', "property=value", "Set a property; may be repeated."),
+        switch('p', "Make missing parents too."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const RENAME: Command = Command {
+    name: "rename",
+    aliases: &[],
+    about: "Renames datasets and snapshots.",
+    usage: &[
+        "rename [-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>",
+        "rename -p [-f] <filesystem|volume> <filesystem|volume>",
+        "rename -u [-f] <filesystem> <filesystem>",
+        "rename -r <snapshot> <snapshot>",
+    ],
+    flags: &[
+        switch('p', "Make missing parents too."),
+        switch('r', "Snapshots of everything below too."),
+        switch('u', "Do not mount it anew."),
+        switch('f', "Unmount by force."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const SET: Command = Command {
+    name: "set",
+    aliases: &[],
+    about: "Sets properties.",
+    usage: &["set [-u] <property=value> ... <filesystem|volume|snapshot> ..."],
+    flags: &[switch('u', "Do not mount anew.")],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const INHERIT: Command = Command {
+    name: "inherit",
+    aliases: &[],
+    about: "Takes the values of properties away.",
+    usage: &["inherit [-rS] <property> <filesystem|volume|snapshot> ..."],
+    flags: &[switch('r', "Of everything below too."), switch('S', "Go back to the received value.")],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
 const fn with_alias(command: Command, aliases: &'static [&'static str]) -> Command {
     Command { aliases, ..command }
 }
@@ -139,43 +272,22 @@ const fn with_alias(command: Command, aliases: &'static [&'static str]) -> Comma
 pub const COMMANDS: &[Command] = &[
     VERSION,
     BLANK,
-    later(
-        "create",
-        &[
-            "create [-Pnpuv] [-o property=value] ... <filesystem>",
-            "create [-Pnpsv] [-b blocksize] [-o property=value] ... -V <size> <volume>",
-        ],
-    ),
-    later(
-        "destroy",
-        &[
-            "destroy [-fnpRrv] <filesystem|volume>",
-            "destroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]",
-            "destroy <filesystem|volume>#<bookmark>",
-        ],
-    ),
+    CREATE,
+    DESTROY,
     BLANK,
-    with_alias(later("snapshot", &["snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ..."]), &["snap"]),
-    later("rollback", &["rollback [-rRf] <snapshot>"]),
-    later("clone", &["clone [-p] [-o property=value] ... <snapshot> <filesystem|volume>"]),
+    SNAPSHOT,
+    ROLLBACK,
+    CLONE,
     later("promote", &["promote <clone-filesystem>"]),
-    later(
-        "rename",
-        &[
-            "rename [-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>",
-            "rename -p [-f] <filesystem|volume> <filesystem|volume>",
-            "rename -u [-f] <filesystem> <filesystem>",
-            "rename -r <snapshot> <snapshot>",
-        ],
-    ),
+    RENAME,
     later("bookmark", &["bookmark <snapshot|bookmark> <newbookmark>"]),
     later("diff", &["diff [-FHth] <snapshot> [snapshot|filesystem]"]),
     BLANK,
     LIST,
     BLANK,
-    later("set", &["set [-u] <property=value> ... <filesystem|volume|snapshot> ..."]),
+    SET,
     GET,
-    later("inherit", &["inherit [-rS] <property> <filesystem|volume|snapshot> ..."]),
+    INHERIT,
     later("upgrade", &["upgrade [-v]", "upgrade [-r] [-V version] <-a | filesystem ...>"]),
     BLANK,
     later(

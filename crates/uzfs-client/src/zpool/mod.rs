@@ -1,5 +1,6 @@
 //! The program `zpool`.
 
+mod create;
 mod ddt;
 mod import;
 mod import_list;
@@ -34,6 +35,9 @@ pub const PROGRAM: Program =
 
 fn run(session: &mut Session, command: &Command, args: &Parsed) -> Run {
     match command.name {
+        "create" => create::create(session, args),
+        "destroy" => create::destroy(session, args),
+        "sync" => create::sync(session, args),
         "list" => list::list(session, args),
         "get" => list::get(session, args),
         "status" => status::status(session, args),

@@ -187,16 +187,54 @@ const GET: Command = Command {
     ready: true,
 };
 
+const CREATE: Command = Command {
+    name: "create",
+    aliases: &[],
+    about: "Makes a pool.",
+    usage: &["create [-fnd] [-o property=value] ... \n    \
+        [-O file-system-property=value] ... \n    [-m mountpoint] [-R root] <pool> <vdev> ..."],
+    flags: &[
+        switch('f', "Use devices that look in use, and groups that do not match."),
+        switch('n', "Only say what would be done."),
+        switch('d', "Enable no features."),
+        option('R', "root", "Directory that all mount points are put under."),
+        option('m', "mountpoint", "Mount point of the pool's file system."),
+        option('o', "property=value", "Set a pool property; may be repeated."),
+        option('O', "file-system-property=value", "Set a property of the pool's file system; may be repeated."),
+    ],
+    tells_missing: true,
+    operands: Hint::Path,
+    ready: true,
+};
+
+const DESTROY: Command = Command {
+    name: "destroy",
+    aliases: &[],
+    about: "Destroys a pool.",
+    usage: &["destroy [-f] <pool>"],
+    flags: &[switch('f', "Even if files are open.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const SYNC: Command = Command {
+    name: "sync",
+    aliases: &[],
+    about: "Returns once everything written is on stable storage.",
+    usage: &["sync [pool] ..."],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
 /// Every subcommand in the order of the usage text; a blank name is a blank line.
 pub const COMMANDS: &[Command] = &[
     VERSION,
     BLANK,
-    later(
-        "create",
-        &["create [-fnd] [-o property=value] ... \n    \
-        [-O file-system-property=value] ... \n    [-m mountpoint] [-R root] <pool> <vdev> ..."],
-    ),
-    later("destroy", &["destroy [-f] <pool>"]),
+    CREATE,
+    DESTROY,
     BLANK,
     later("add", &["add [-afgLnP] [-o property=value] <pool> <vdev> ..."]),
     later("remove", &["remove [-npsw] <pool> <device> ..."]),
@@ -244,7 +282,7 @@ pub const COMMANDS: &[Command] = &[
     GET,
     later("set", &["set <property=value> <pool>", "set <vdev_property=value> <pool> <vdev>"]),
     BLANK,
-    later("sync", &["sync [pool] ..."]),
+    SYNC,
     BLANK,
     later("wait", &["wait [-Hp] [-T d|u] [-t <activity>[,...]] <pool> [interval]"]),
     BLANK,

@@ -216,6 +216,60 @@ impl Backend for Fake {
         Ok(Empty {})
     }
 
+    fn create_pool(&self, _: &Caller, args: CreatePoolArgs) -> Result<Empty, Failure> {
+        let shape: Vec<String> =
+            args.vdevs.iter().map(|v| format!("{}{}{}", v.class, v.kind, v.children.len())).collect();
+        self.note(format!("create-pool {} {} {:?}", args.name, shape.join(" "), args.properties));
+        Ok(Empty {})
+    }
+
+    fn destroy_pool(&self, _: &Caller, args: DestroyPoolArgs) -> Result<Empty, Failure> {
+        self.note(format!("destroy-pool {} force={}", args.pool, args.force));
+        Ok(Empty {})
+    }
+
+    fn sync_pools(&self, _: &Caller, args: SyncPoolsArgs) -> Result<Empty, Failure> {
+        self.note(format!("sync {:?}", args.pools));
+        Ok(Empty {})
+    }
+
+    fn create_dataset(&self, _: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
+        let set: Vec<&String> = args.properties.keys().collect();
+        self.note(format!("create {} {} {set:?}", args.kind.word(), args.name));
+        Ok(Empty {})
+    }
+
+    fn clone_snapshot(&self, _: &Caller, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
+        self.note(format!("clone {} {}", args.origin, args.name));
+        Ok(Empty {})
+    }
+
+    fn destroy_datasets(&self, _: &Caller, args: DestroyDatasetsArgs) -> Result<Empty, Failure> {
+        self.note(format!("destroy {} defer={}", args.names.join(" "), args.defer));
+        Ok(Empty {})
+    }
+
+    fn create_snapshots(&self, _: &Caller, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
+        self.note(format!("snapshot {}", args.names.join(" ")));
+        Ok(Empty {})
+    }
+
+    fn set_properties(&self, _: &Caller, args: SetPropertiesArgs) -> Result<Empty, Failure> {
+        let set: Vec<&String> = args.properties.keys().collect();
+        self.note(format!("set {} {set:?} {:?}", args.name, args.inherit));
+        Ok(Empty {})
+    }
+
+    fn rollback(&self, _: &Caller, args: RollbackArgs) -> Result<Empty, Failure> {
+        self.note(format!("rollback {}", args.snapshot));
+        Ok(Empty {})
+    }
+
+    fn rename_dataset(&self, _: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
+        self.note(format!("rename {} {}", args.from, args.to));
+        Ok(Empty {})
+    }
+
     fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
         Ok(PublishReply { ticket: String::new() })
     }

@@ -142,6 +142,36 @@ macro_rules! backend {
             fn unload_key(&self, _: &Caller, _: UnloadKeyArgs) -> Result<Empty, Failure> {
                 no()
             }
+            fn create_pool(&self, _: &Caller, _: CreatePoolArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn destroy_pool(&self, _: &Caller, _: DestroyPoolArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn sync_pools(&self, _: &Caller, _: SyncPoolsArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn create_dataset(&self, _: &Caller, _: CreateDatasetArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn clone_snapshot(&self, _: &Caller, _: CloneSnapshotArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn destroy_datasets(&self, _: &Caller, _: DestroyDatasetsArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn create_snapshots(&self, _: &Caller, _: CreateSnapshotsArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn set_properties(&self, _: &Caller, _: SetPropertiesArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn rollback(&self, _: &Caller, _: RollbackArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn rename_dataset(&self, _: &Caller, _: RenameDatasetArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
                 no()
             }

@@ -95,6 +95,46 @@ impl Backend for Service {
         Ok(ListMountsReply { mounts: all.iter().map(|m| MountEntry::from(m.as_ref())).collect() })
     }
 
+    fn create_pool(&self, _: &Caller, args: CreatePoolArgs) -> Result<Empty, Failure> {
+        self.0.create_pool(args)
+    }
+
+    fn destroy_pool(&self, _: &Caller, args: DestroyPoolArgs) -> Result<Empty, Failure> {
+        self.0.destroy_pool(args)
+    }
+
+    fn sync_pools(&self, _: &Caller, args: SyncPoolsArgs) -> Result<Empty, Failure> {
+        self.0.sync_pools(args)
+    }
+
+    fn create_dataset(&self, _: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
+        self.0.create_dataset(args)
+    }
+
+    fn clone_snapshot(&self, _: &Caller, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
+        self.0.clone_snapshot(args)
+    }
+
+    fn destroy_datasets(&self, _: &Caller, args: DestroyDatasetsArgs) -> Result<Empty, Failure> {
+        self.0.destroy_datasets(args)
+    }
+
+    fn create_snapshots(&self, _: &Caller, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
+        self.0.create_snapshots(args)
+    }
+
+    fn set_properties(&self, _: &Caller, args: SetPropertiesArgs) -> Result<Empty, Failure> {
+        self.0.set_properties(args)
+    }
+
+    fn rollback(&self, _: &Caller, args: RollbackArgs) -> Result<Empty, Failure> {
+        self.0.rollback(args)
+    }
+
+    fn rename_dataset(&self, _: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
+        self.0.rename_dataset(args)
+    }
+
     fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
         self.0.load_key(&args)
     }

@@ -81,7 +81,7 @@ impl Listing<'_> {
 
     /// The dataset and what is at most `depth` levels below it.
     fn walk(&mut self, imported: &Arc<Imported>, root: &Arc<Dataset>, depth: u64) -> Result<(), Failure> {
-        let dsl = imported.pool.dsl().map_err(|e| failure::engine(&e))?;
+        let dsl = imported.view().dsl().map_err(|e| failure::engine(&e))?;
         let mut pending = vec![(root.clone(), depth)];
         while let Some((dataset, left)) = pending.pop() {
             if self.gone {
@@ -154,7 +154,7 @@ impl Engine {
     fn properties(&self, pool: &Arc<Imported>, of: &Subject, wanted: Option<&[String]>) -> BTreeMap<String, Property> {
         let found = match of {
             Subject::Dataset(dataset) => self.of_dataset(pool, dataset, wanted),
-            Subject::Bookmark(dataset, mark) => pool.pool.bookmark_properties(dataset, mark).map(|all| {
+            Subject::Bookmark(dataset, mark) => pool.view().bookmark_properties(dataset, mark).map(|all| {
                 all.into_iter()
                     .filter(|(name, _)| wanted.is_none_or(|w| w.contains(name)))
                     .map(|(name, p)| (name, property(&p)))
@@ -173,7 +173,8 @@ impl Engine {
         dataset: &Arc<Dataset>,
         wanted: Option<&[String]>,
     ) -> zfs_spa::Result<BTreeMap<String, Property>> {
-        let view = View::new(&pool.pool, dataset)?;
+        let now = pool.view();
+        let view = View::new(&now, dataset)?;
         let mut out = BTreeMap::new();
         match wanted {
             None => out.extend(view.all()?.into_iter().map(|(name, p)| (name, property(&p)))),

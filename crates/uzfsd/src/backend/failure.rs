@@ -35,6 +35,16 @@ pub fn engine(error: &Error) -> Failure {
     Failure::new(code(error.kind()), error.to_string())
 }
 
+/// A failure of the contract from a pool that could not be made.
+pub fn create(error: &Error) -> Failure {
+    let code = match error.kind() {
+        ErrorKind::Busy => FailureCode::DeviceInUse,
+        ErrorKind::Invalid | ErrorKind::Unsupported => FailureCode::BadDevice,
+        kind => code(kind),
+    };
+    Failure::new(code, error.to_string())
+}
+
 /// A failure of the contract from a failed import; `details` are those that the code promises.
 pub fn import(pool: &str, error: &ImportError) -> Failure {
     use ImportProblem as P;

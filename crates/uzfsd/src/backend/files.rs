@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uzfs_fuse::{MountConfig, Vfs};
 use uzfs_proto::{Empty, Failure, FailureCode, ItemResult, ItemResults, MountArgs, MountItem, UnmountArgs};
 use zfs_spa::{Dataset, DatasetKind};
+use zfs_zpl::write::Writer;
 use zfs_zpl::{AclType, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
 
 /// Mount options that stand for a property's value, in both spellings.
@@ -28,6 +29,22 @@ const OPTIONS: [(&str, &str, u64); 16] = [
     ("atime", "atime", 1),
     ("noatime", "atime", 0),
 ];
+
+/// A dataset as it is now, where the pool is written.
+trait Now {
+    /// The same dataset in the newest view; itself where nothing changes.
+    fn now(&self, imported: &Imported) -> zfs_spa::Result<Arc<Dataset>>;
+}
+
+impl Now for Arc<Dataset> {
+    fn now(&self, imported: &Imported) -> zfs_spa::Result<Arc<Dataset>> {
+        if imported.spa.is_none() {
+            return Ok(self.clone());
+        }
+        let gone = || zfs_spa::Error::new(zfs_spa::ErrorKind::Stale, "looking at a dataset that is gone");
+        imported.view().dsl()?.by_object(self.object)?.ok_or_else(gone)
+    }
+}
 
 fn number(dataset: &Dataset, name: &str, default: u64) -> Result<u64, Failure> {
     let found = dataset.prop(name, true).map_err(|e| failure::engine(&e))?;
@@ -62,11 +79,33 @@ impl Engine {
     /// A closure that tells `statfs` figures of datasets of a pool.
     fn space_of(&self, imported: &Arc<Imported>) -> impl Fn(&Arc<Dataset>) -> SpaceFigures + Send + Sync + use<> {
         let imported = imported.clone();
-        move |dataset: &Arc<Dataset>| imported.space(dataset).unwrap_or_default()
+        move |dataset: &Arc<Dataset>| {
+            let now = dataset.now(&imported);
+            now.and_then(|dataset| imported.space(&dataset)).unwrap_or_default()
+        }
     }
 
-    fn open_zfs(&self, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> Result<Arc<Zfs>, Failure> {
+    /// Opens a file system or snapshot; for changing when `writable` is set, the pool is written and nothing about the
+    /// dataset forbids it.
+    fn open_zfs(
+        &self,
+        imported: &Arc<Imported>,
+        dataset: &Arc<Dataset>,
+        xattr: u64,
+        writable: bool,
+    ) -> Result<Arc<Zfs>, Failure> {
         let about = |f: Failure| f.about(dataset.name.clone());
+        let locked = dataset.is_encrypted().map_err(|e| about(failure::engine(&e)))?;
+        if let (Some(spa), true, false) = (&imported.spa, writable && !dataset.is_snapshot(), locked) {
+            let wrong = |e: zfs_spa::Error| about(failure::engine(&e));
+            let state = spa.dsl().dataset(dataset.object).map_err(wrong)?;
+            let objset = spa.dsl().open_objset(&state).map_err(wrong)?;
+            let options = self.zfs_options(imported, dataset, xattr)?;
+            let writer = Writer::new(spa.txgs().clone(), Arc::new(zfs_env::SystemClock));
+            let zfs = Zfs::mount_writable(objset, options, writer).map_err(wrong)?;
+            zfs.drain_unlinked().map_err(wrong)?;
+            return Ok(zfs);
+        }
         let key = imported.key_of(dataset).map_err(about)?;
         let objset = dataset.open_objset(key).map_err(|e| about(failure::engine(&e)))?;
         let options = self.zfs_options(imported, dataset, xattr)?;
@@ -75,19 +114,19 @@ impl Engine {
 
     fn control_dir(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> ControlDir {
         let (engine, pool, head) = (Arc::downgrade(self), imported.clone(), dataset.clone());
-        let listed = dataset.clone();
+        let (listed, lister) = (dataset.clone(), imported.clone());
         let changed = dataset.phys.creation_time;
         ControlDir {
             list: Box::new(move || {
-                let all = listed.snapshot_objects()?;
+                let all = listed.now(&lister)?.snapshot_objects()?;
                 Ok(all.into_iter().map(|(name, objset)| SnapshotEntry { name, objset }).collect())
             }),
             open: Box::new(move |entry| {
                 let gone = || zfs_spa::Error::new(zfs_spa::ErrorKind::Stale, "opening a snapshot");
                 let engine = engine.upgrade().ok_or_else(gone)?;
-                let snapshot = head.snapshot(&entry.name)?.ok_or_else(gone)?;
+                let snapshot = head.now(&pool)?.snapshot(&entry.name)?.ok_or_else(gone)?;
                 engine
-                    .open_zfs(&pool, &snapshot, xattr)
+                    .open_zfs(&pool, &snapshot, xattr, false)
                     .map_err(|f| zfs_spa::Error::new(zfs_spa::ErrorKind::Io, format!("opening {}: {f}", snapshot.name)))
             }),
             on_enter: None,
@@ -101,8 +140,9 @@ impl Engine {
         imported: &Arc<Imported>,
         dataset: &Arc<Dataset>,
         xattr: u64,
+        writable: bool,
     ) -> Result<Arc<Vfs>, Failure> {
-        let root = self.open_zfs(imported, dataset, xattr)?;
+        let root = self.open_zfs(imported, dataset, xattr, writable)?;
         // `snapdir=disabled` leaves no way into the snapshots.
         let control = !dataset.is_snapshot() && number(dataset, "snapdir", 0)? != 2;
         Ok(Arc::new(Vfs::new(root, control.then(|| self.control_dir(imported, dataset, xattr)))))
@@ -120,11 +160,7 @@ impl Engine {
             let found = item.options.iter().rev().find_map(|o| OPTIONS.iter().find(|w| w.0 == o && w.1 == name));
             found.map(|w| (w.1, w.2))
         };
-        // Every mount is read-only for now, whatever the property says.
         let mut temporary: Vec<(&'static str, u64)> = Vec::new();
-        if number(&dataset, "readonly", 0)? == 0 {
-            temporary.push(("readonly", 1));
-        }
         let mut in_force = |name: &'static str, default: u64| {
             let stored = number(&dataset, name, default)?;
             Ok::<_, Failure>(match chosen(name) {
@@ -142,11 +178,22 @@ impl Engine {
         config.spec.setuid &= in_force("setuid", 1)? != 0;
         config.spec.exec &= in_force("exec", 1)? != 0;
         let xattr = in_force("xattr", 2)?;
+        let asked = in_force("readonly", 0)? != 0;
+        let encrypted = dataset.is_encrypted().map_err(|e| failure::engine(&e))?;
+        let writable = imported.spa.is_some() && !asked && !encrypted && !dataset.is_snapshot();
+        if !writable && !asked {
+            // The pool is read-only, or the dataset cannot be changed yet.
+            temporary.retain(|t| t.0 != "readonly");
+            temporary.push(("readonly", 1));
+        }
         let spec = &config.spec;
         let shown =
             [("nodev", !spec.devices), ("nosuid", !spec.setuid), ("noexec", !spec.exec), ("noxattr", xattr == 0)];
-        let options =
-            ["ro"].into_iter().chain(shown.into_iter().filter(|o| o.1).map(|o| o.0)).map(str::to_owned).collect();
+        let options = [if writable { "rw" } else { "ro" }]
+            .into_iter()
+            .chain(shown.into_iter().filter(|o| o.1).map(|o| o.0))
+            .map(str::to_owned)
+            .collect();
         let request = Request {
             dataset: item.dataset.clone(),
             at: PathBuf::from(&item.mountpoint),
@@ -156,7 +203,7 @@ impl Engine {
             overlay: item.overlay,
             create: args.create,
         };
-        self.mounts.add(request, || self.vfs(&imported, &dataset, xattr))
+        self.mounts.add(request, || self.vfs(&imported, &dataset, xattr, writable))
     }
 
     pub(super) fn mount_all(self: &Arc<Self>, args: &MountArgs) -> ItemResults {

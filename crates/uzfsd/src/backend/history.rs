@@ -105,7 +105,7 @@ fn record(nv: &NvList, users: &mut Users) -> HistoryRecord {
 impl Engine {
     pub(super) fn history(&self, pool: &str, sink: &mut dyn Sink<GetHistoryReply>) -> Result<(), Failure> {
         let imported = self.pool(pool)?;
-        let history = imported.pool.history().map_err(|e| failure::engine(&e).about(pool))?;
+        let history = imported.view().history().map_err(|e| failure::engine(&e).about(pool))?;
         let mut users = Users::default();
         for part in history.records.chunks(RECORDS_PER_PART) {
             let records = part.iter().map(|nv| record(nv, &mut users)).collect();

@@ -8,7 +8,7 @@ use uzfs_proto::{
     ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevNode, VdevState,
 };
 use zfs_spa::space::AllocClass;
-use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind};
+use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind, Spa};
 
 fn search(wanted: &Search) -> zfs_spa::Search {
     match (&wanted.cachefile, wanted.paths.is_empty()) {
@@ -73,7 +73,7 @@ impl Engine {
         ImportOptions::new(self.arc.clone(), Some(self.tasks.clone()))
     }
 
-    fn find(&self, wanted: &Search) -> Result<Vec<PoolCandidate>, Failure> {
+    pub(super) fn find(&self, wanted: &Search) -> Result<Vec<PoolCandidate>, Failure> {
         let found = zfs_spa::discover(&search(wanted)).map_err(|e| failure::engine(&e))?;
         for (path, why) in &found.failures {
             tracing::info!("{}: {why}", path.display());
@@ -139,6 +139,7 @@ impl Engine {
     }
 
     pub(super) fn import(&self, args: &ImportPoolArgs) -> Result<ImportPoolReply, Failure> {
+        // Writing is asked for by name as long as it has not been proven by years of use.
         let readonly = match args.properties.get("readonly").map(String::as_str) {
             None | Some("on") => true,
             Some("off") => false,
@@ -151,10 +152,6 @@ impl Engine {
         if let Some(name) = unknown {
             let text = format!("'{name}' cannot be set: pools are opened read-only");
             return Err(Failure::new(FailureCode::ReadOnly, text));
-        }
-        if !readonly {
-            let text = "this version imports pools read-only; use '-o readonly=on'";
-            return Err(Failure::new(FailureCode::NotSupported, text));
         }
         let candidates = self.find(&args.search)?;
         let no_such = || failure::no_pool(&args.guid.0.to_string());
@@ -178,6 +175,7 @@ impl Engine {
             name: Some(name.clone()),
             altroot: args.altroot.clone().or_else(|| args.properties.get("altroot").cloned()),
             force: args.force || args.destroyed,
+            for_write: !readonly && !args.rewind.dry_run,
             allow_missing_logs: args.missing_log,
             rewind: match &args.rewind {
                 r if r.checkpoint => Rewind::Checkpoint,
@@ -190,6 +188,7 @@ impl Engine {
         };
         let newest = candidate.best_uberblock().map_or(0, |u| u.timestamp);
         let pool = zfs_spa::import(&candidate, &options).map_err(|e| failure::import(&name, &e))?;
+        let spa = if readonly || args.rewind.dry_run { None } else { Some(self.open_for_writing(&name, &pool)?) };
         let timestamp = pool.uberblock().timestamp;
         let rewind = (timestamp != newest || args.rewind.dry_run).then(|| RewindInfo {
             timestamp,
@@ -198,10 +197,15 @@ impl Engine {
             metadata_errors: 0,
         });
         if !args.rewind.dry_run {
-            self.pools.write().insert(name.clone(), Arc::new(Imported::new(pool.clone())));
+            self.pools.write().insert(name.clone(), Arc::new(Imported::new(pool.clone(), spa)));
             self.events.pool(&pool, "sysevent.fs.zfs.pool_import");
         }
         Ok(ImportPoolReply { name, rewind, warnings: Vec::new() })
+    }
+
+    pub(super) fn open_for_writing(&self, name: &str, pool: &Arc<Pool>) -> Result<Arc<Spa>, Failure> {
+        let clock = Arc::new(zfs_env::SystemClock);
+        Spa::open(pool, zfs_env::host::hostid(), clock).map_err(|e| failure::engine(&e).about(name))
     }
 
     pub(super) fn export(&self, args: &ExportPoolArgs) -> Result<Empty, Failure> {
@@ -209,6 +213,7 @@ impl Engine {
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
         self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);
+        imported.close()?;
         self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_export");
         Ok(Empty {})
     }

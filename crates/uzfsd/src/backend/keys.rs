@@ -28,8 +28,9 @@ impl Imported {
 
     /// The figures that `statfs` shows of a dataset.
     pub(super) fn space(&self, dataset: &Arc<Dataset>) -> zfs_spa::Result<SpaceFigures> {
+        let view = self.view();
         let number = |name: &str| {
-            let found = self.pool.property(dataset, name)?;
+            let found = view.property(dataset, name)?;
             Ok::<_, Error>(found.and_then(|p| p.value.number()).unwrap_or(0))
         };
         let objset = dataset.open_without_key()?;
@@ -47,8 +48,9 @@ impl Imported {
     /// Directory object of a dataset's encryption root; nothing when it is not encrypted.
     fn encryption_root(&self, name: &str) -> Option<u64> {
         let head = name.split('@').next().unwrap_or(name);
-        let dir = self.pool.dsl().ok()?.dir(head).ok()??;
-        CryptInfo::of(&self.pool, &dir).ok()?.map(|info| info.root)
+        let view = self.view();
+        let dir = view.dsl().ok()?.dir(head).ok()??;
+        CryptInfo::of(&view, &dir).ok()?.map(|info| info.root)
     }
 }
 
@@ -62,7 +64,7 @@ impl Engine {
         if root == dataset.dir.object {
             return Ok(());
         }
-        let from = imported.pool.dsl().ok().and_then(|dsl| dsl.dir_by_object(root).ok().flatten());
+        let from = imported.view().dsl().ok().and_then(|dsl| dsl.dir_by_object(root).ok().flatten());
         let text = "keys must be loaded for the encryption root";
         let details = from.map(|d| d.name.clone()).into_iter().collect();
         Err(Failure::new(FailureCode::NotEncryptionRoot, text).about(name).with_details(details))

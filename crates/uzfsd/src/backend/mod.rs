@@ -3,6 +3,7 @@
 //! Lock order: `importing`, then `pools`, then the table of mounts. None of them is held while a dataset is read for a
 //! mount; pools are shared by `Arc`, so an export waits for nobody and a reader never sees a pool half gone.
 
+mod change;
 mod contract;
 mod datasets;
 mod events;
@@ -26,19 +27,41 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use uzfs_proto::Failure;
+use uzfs_proto::{Failure, FailureCode};
 use zfs_env::TaskPool;
-use zfs_spa::{Dataset, Pool};
+use zfs_spa::{Dataset, Pool, Spa};
 use zfs_zio::ArcCache;
 
 /// An imported pool and what the daemon keeps for it.
 pub struct Imported {
+    /// As it was imported; keeps the keys that are loaded.
     pool: Arc<Pool>,
+    /// What writes it, when it was imported for writing.
+    spa: Option<Arc<Spa>>,
 }
 
 impl Imported {
-    fn new(pool: Arc<Pool>) -> Self {
-        Self { pool }
+    fn new(pool: Arc<Pool>, spa: Option<Arc<Spa>>) -> Self {
+        Self { pool, spa }
+    }
+
+    /// The pool as it is now: of one that is written, as the newest txg on disk left it.
+    fn view(&self) -> Arc<Pool> {
+        let Some(spa) = &self.spa else { return self.pool.clone() };
+        spa.view().unwrap_or_else(|e| {
+            tracing::error!("{}: {e}", self.pool.name());
+            self.pool.clone()
+        })
+    }
+
+    /// What writes the pool.
+    fn writer(&self) -> Result<&Arc<Spa>, Failure> {
+        self.spa.as_ref().ok_or_else(|| Failure::new(FailureCode::ReadOnly, "pool is read-only"))
+    }
+
+    /// Ends writing: everything reaches the disk, and the labels say that nobody uses the pool.
+    fn close(&self) -> Result<(), Failure> {
+        self.spa.as_ref().map_or(Ok(()), |spa| spa.close(false)).map_err(|e| failure::engine(&e))
     }
 }
 
@@ -93,8 +116,13 @@ impl Engine {
     pub fn close_all(&self, force: bool) -> Result<(), Failure> {
         self.mounts.remove_all(force, |_| true)?;
         self.withdraw(force, |_| true)?;
-        self.pools.write().clear();
-        Ok(())
+        let all = std::mem::take(&mut *self.pools.write());
+        let mut done = Ok(());
+        for imported in all.values() {
+            // One that fails must not keep the others from reaching the disk.
+            done = done.and(imported.close());
+        }
+        done
     }
 
     /// An imported pool by name.
@@ -105,7 +133,7 @@ impl Engine {
     /// A file system, volume or snapshot by name, and its pool.
     fn dataset(&self, name: &str) -> Result<(Arc<Imported>, Arc<Dataset>), Failure> {
         let imported = self.pool(import::pool_of(name)).map_err(|_| failure::no_dataset(name))?;
-        let dsl = imported.pool.dsl().map_err(|e| failure::engine(&e))?;
+        let dsl = imported.view().dsl().map_err(|e| failure::engine(&e))?;
         let found = dsl.dataset(name).map_err(|e| failure::engine(&e).about(name))?;
         Ok((imported, found.ok_or_else(|| failure::no_dataset(name))?))
     }

@@ -33,7 +33,7 @@ impl Engine {
     }
 
     fn show(&self, imported: &Imported, args: &GetPoolsArgs) -> uzfs_proto::Pool {
-        let pool = &imported.pool;
+        let pool = &imported.view();
         let features = pool.features();
         let properties = match &args.properties {
             Some(names) if names.is_empty() => pool_properties(pool, None),
@@ -50,7 +50,7 @@ impl Engine {
             zpl_version: ZPL_VERSION,
             txg: U64(pool.uberblock().txg),
             hostid: pool.candidate().hostid,
-            readonly: true,
+            readonly: imported.spa.is_none(),
             failmode: "wait".into(),
             disabled_features: features.disabled().into_iter().map(str::to_owned).collect(),
             unsupported_features: features

@@ -200,7 +200,7 @@ impl Engine {
             (entry.dataset.clone(), entry.info.clone())
         };
         let (imported, dataset) = self.dataset(&name).map_err(|f| wire_code(&f))?;
-        let vfs = self.vfs(&imported, &dataset, 2).map_err(|f| wire_code(&f))?;
+        let vfs = self.vfs(&imported, &dataset, 2, false).map_err(|f| wire_code(&f))?;
         let service = Arc::new(VfsService::new(vfs, info));
         let mut table = self.published.table.lock();
         let entry = table.get_mut(token).ok_or(Code::Access)?;

@@ -49,6 +49,7 @@ impl DslPool {
             fsid_guid: self.ops.guid() >> 8,
             guid: self.ops.guid(),
             snapnames_zapobj: 0,
+            unique_bytes: 0,
             ..from
         };
         let object = mosw::alloc(&self.mos, tx, Ot::DSL_DATASET, Ot::DSL_DATASET, &phys.encode(Endian::NATIVE))?;
