@@ -48,12 +48,12 @@ impl Report {
             .filter_map(|l| l.split_once('\t').filter(|(s, _)| *s == subject).map(|(_, kind)| kind))
             .collect();
         for kind in listed {
-            let before = self.kinds.len();
-            self.kinds.retain(|(k, _)| k != kind);
-            if self.kinds.len() == before {
-                self.add(kind, "no longer differs: take the line out of known-differences.txt");
-            } else {
-                line(&format!("KNOWN DIFFERENCE {subject}: {kind}"));
+            match self.kinds.iter().position(|(k, _)| k == kind) {
+                None => self.add(kind, "no longer differs: take the line out of known-differences.txt"),
+                Some(at) => {
+                    let (_, problems) = self.kinds.remove(at);
+                    line(&format!("KNOWN DIFFERENCE {subject}: {kind}: {}", problems.join("; ")));
+                }
             }
         }
         self.finish()

@@ -109,8 +109,9 @@ pub fn replay(session: &Session, step: &Step, place: &dyn Fn(&str) -> String) ->
         // The usage text is OpenZFS's own; ours comes from our table.
         let lines = text.lines().take_while(|l| !l.starts_with("usage:") && !l.starts_with("Usage:"));
         let mut kept: Vec<String> = lines.filter(|l| volatile::compared(&step.line, l)).map(squeeze).collect();
-        if step.line == "zfs mount" {
-            kept.sort(); // In the order in which several threads mounted them.
+        // In the order in which several threads mounted them, or in which folders list their files.
+        if step.line == "zfs mount" || step.line.matches(" -d ").count() > 1 {
+            kept.sort();
         }
         kept
     };

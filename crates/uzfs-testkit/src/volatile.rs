@@ -71,6 +71,9 @@ pub fn reason(table: Table, row: &str, column: &str, expected: &Cells) -> Option
     let value = |c: &str| expected.get(&(row.to_owned(), c.to_owned())).map(String::as_str);
     let mounted = value("mounted") == Some("yes");
     match (table, column) {
+        (Table::PoolList, "size") if value("health") == Some("OFFLINE") => {
+            Some("it was open before it was taken offline; after an import it is not (judged by the transcript)")
+        }
         (Table::ZfsGet, "readonly" | "readonly (source)") if mounted => {
             Some("a file system of a pool that is imported read-only is mounted read-only (judged by the transcript)")
         }
@@ -114,6 +117,7 @@ pub fn command_reason(line: &str) -> Option<&'static str> {
 /// Lines of a transcript that are left out on both sides: start of the command, what the line holds,
 /// reason.
 const LINES: &[(&str, &str, &str)] = &[
+    ("zpool get -o name,value size,free", "basic", "no property is named, and OpenZFS shows all space as free"),
     ("zpool get", "\tload_guid\t", "a random number of each import"),
     ("zpool get", " load_guid ", "a random number of each import"),
     ("zpool get", "\tallocated\t", "OpenZFS shows no allocated space of a read-only pool"),

@@ -79,6 +79,8 @@ fn one(place: &Path, version: &str, pool: &str, files: &[String]) -> Result<(), 
             continue;
         }
         let place = |text: &str| {
+            // Some files had no name yet when the first listing was recorded.
+            let text = text.replace("/tmp/p/d ", &format!("/tmp/p/{} ", files[0]));
             let text = text.replace("/tmp/p", &devices.to_string_lossy());
             text.replace("/altroot", &session.root().to_string_lossy())
         };

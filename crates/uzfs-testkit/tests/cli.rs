@@ -12,7 +12,7 @@ fn main() {
     let trials = vec![
         Trial::test("basic", || replay("basic.cli", &["basic"], true)),
         Trial::test("several_pools", || replay("stripe3.cli", &["z1x3", "m3"], false)),
-        Trial::test("import_refused", || replay("multi.cli", &["z1x3", "v28", "lostdisk", "zil"], false)),
+        Trial::test("import_refused", || replay("multi.cli", &["z1x3", "v28", "lostdisk", "zil", "checkpoint"], false)),
         Trial::test("missing_devices", missing),
     ];
     libtest_mimic::run(&arguments, trials).exit();

@@ -54,6 +54,11 @@ pub fn devices_in(dir: impl AsRef<Path>) -> io::Result<Vec<PathBuf>> {
     Ok(out)
 }
 
+/// Whether `path` is a directory.
+pub fn is_dir(path: impl AsRef<Path>) -> bool {
+    path.as_ref().is_dir()
+}
+
 fn is_device(meta: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::FileTypeExt;
     meta.is_file() || meta.file_type().is_block_device()

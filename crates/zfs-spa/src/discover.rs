@@ -5,6 +5,7 @@
 //! configuration in the meta object set is the truth, which [`crate::import`] reads afterwards.
 
 use crate::labels::{FoundDevice, state};
+use crate::locate;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,7 +112,8 @@ pub fn discover(search: &Search) -> Result<Discovery> {
         }
     };
     let found = examine_all(paths, &mut out.failures);
-    out.pools = group(found);
+    let wide = matches!(search, Search::Paths(places) if places.iter().any(|p| !host::is_dir(p)));
+    out.pools = group(found).into_iter().map(|pool| locate::complete(pool, wide)).collect();
     if let Some(guids) = only {
         out.pools.retain(|p| guids.contains(&p.guid));
     }
@@ -178,10 +180,15 @@ fn leaf_paths(tree: &NvList, out: &mut Vec<PathBuf>) {
 }
 
 /// Groups devices by pool.
-fn group(found: Vec<FoundDevice>) -> Vec<PoolCandidate> {
+pub(crate) fn group(found: Vec<FoundDevice>) -> Vec<PoolCandidate> {
     let mut pools: BTreeMap<u64, BTreeMap<u64, FoundDevice>> = BTreeMap::new();
     let mut auxiliary: BTreeMap<u64, FoundDevice> = BTreeMap::new();
     for dev in found {
+        // A device that was being added when everything stopped has a label of txg 0: it is no member yet.
+        let spare = matches!(dev.config.u64("state"), Some(state::SPARE | state::L2CACHE));
+        if dev.txg == 0 && !spare {
+            continue;
+        }
         let into = match (dev.config.u64("state"), dev.config.u64("pool_guid")) {
             (Some(state::SPARE | state::L2CACHE), _) => &mut auxiliary,
             (_, Some(pool)) => pools.entry(pool).or_default(),

@@ -326,7 +326,7 @@ fn refuse_unknown(features: Vec<UnknownFeature>, can_readonly: bool) -> Attempt<
     Err(ImportError::new(ImportProblem::UnknownFeatures { features, can_readonly }, ErrorKind::Unsupported, text))
 }
 
-fn open_mos(
+pub(crate) fn open_mos(
     name: &str,
     config: VdevConfig,
     candidate: &PoolCandidate,

@@ -20,6 +20,7 @@ pub mod import;
 mod indirect;
 pub mod keys;
 pub mod labels;
+pub mod locate;
 mod mmp;
 pub mod pool;
 pub mod pool_props;

@@ -230,8 +230,10 @@ fn metaslab_size(vdev: &Vdev, start: u64, size: u64) -> u64 {
 /// Bytes by which the devices of a vdev exceed what it uses.
 fn vdev_growth(vdev: &Vdev) -> u64 {
     let most = match vdev.config.kind {
+        // A disk that data is still being moved to does not count yet.
         VdevKind::Raidz { .. } => {
-            vdev.children.iter().map(Vdev::leaf_asize).min().unwrap_or(0) * vdev.children.len() as u64
+            let width = vdev.children.len().saturating_sub(usize::from(vdev.config.raidz_expanding)) as u64;
+            vdev.children.iter().map(Vdev::leaf_asize).min().unwrap_or(0).saturating_mul(width)
         }
         VdevKind::Disk | VdevKind::File => vdev.leaf_asize(),
         VdevKind::Mirror => vdev.children.iter().map(Vdev::leaf_asize).min().unwrap_or(0),

@@ -57,6 +57,9 @@ fn trim_line(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 fn read_stream(stream: &mut dyn Read, format: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut bytes = Zeroizing::new(Vec::new());
     stream.take(LONGEST).read_to_end(&mut bytes).map_err(|e| crate::os_sentence(&e))?;
+    if format != "raw" && bytes.is_empty() {
+        return Err("encryption failure".into()); // Not even a line; OpenZFS has no words for it either.
+    }
     Ok(if format == "raw" { bytes } else { trim_line(bytes) })
 }
 

@@ -95,6 +95,9 @@ pub fn list(session: &mut Session, args: &Parsed) -> Run {
     if json {
         if !failed {
             putln!(session.out, "{}", list_json(&rows, &entries, exact, as_int));
+            if rows.is_empty() {
+                putln!(session.err, "no datasets available");
+            }
         }
         return Ok(i32::from(failed));
     }

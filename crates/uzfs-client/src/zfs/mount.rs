@@ -298,6 +298,33 @@ fn unmount_everything(session: &mut Session, args: &Parsed, mounts: &[MountEntry
     unmount_targets(session, names, args, mounts)
 }
 
+/// Says why nothing of ours can be unmounted from a path.
+fn not_ours(session: &mut Session, path: &str) {
+    match std::fs::metadata(path) {
+        Err(e) => {
+            let why = crate::os_sentence(&e);
+            putln!(session.err, "cannot open '{path}': {why}");
+            putln!(session.err, "warning: {path} not in/proc/self/mounts");
+            putln!(session.err, "{path}: {why}");
+        }
+        Ok(_) => putln!(session.err, "cannot unmount '{path}': {}", not_a_mountpoint(path)),
+    }
+}
+
+/// Whether a path lies in a file system of ours or in one of somebody else.
+fn not_a_mountpoint(path: &str) -> &'static str {
+    use std::os::unix::fs::MetadataExt;
+    let device = |p: &str| std::fs::metadata(p).map(|m| m.dev()).ok();
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let rows = table.lines().filter_map(|l| {
+        let mut words = l.split(' ').skip(1);
+        Some((words.next()?.replace("\\040", " "), words.next()?))
+    });
+    let here = device(path);
+    let mut ours = rows.filter(|(at, kind)| matches!(*kind, "zfs" | "fuse.zfs" | "fuse.uzfs") && device(at) == here);
+    if ours.next().is_some() { "not a mountpoint" } else { "not a ZFS filesystem" }
+}
+
 /// `zfs unmount`.
 pub fn unmount(session: &mut Session, args: &Parsed) -> Run {
     let name = match (args.has('a'), args.operands.as_slice()) {
@@ -315,7 +342,7 @@ pub fn unmount(session: &mut Session, args: &Parsed) -> Run {
         match mounts.iter().find(|m| std::path::Path::new(&m.mountpoint) == path) {
             Some(m) => m.dataset.clone(),
             None => {
-                putln!(session.err, "cannot unmount '{name}': not a mountpoint");
+                not_ours(session, &name);
                 return Ok(1);
             }
         }

@@ -9,9 +9,10 @@ use crate::getprint::{self, Field, Row};
 use crate::json::{self, Object};
 use crate::nicenum::nicenum;
 use crate::props::{self, Column};
+use crate::sentence;
 use crate::session::{Run, Session, Stop, put, putln};
 use serde_json::Value;
-use uzfs_proto::{GetPoolsArgs, Pool, PropertySource, VdevNode};
+use uzfs_proto::{GetPoolsArgs, Pool, PropertySource, VdevNode, method};
 
 const DEFAULT: &str = "name,size,allocated,free,checkpoint,expandsize,fragmentation,capacity,\
     dedupratio,health,altroot";
@@ -279,8 +280,16 @@ fn list_json(found: &[Pool], entries: &[Entry], style: &Style, as_int: bool, by_
     all
 }
 
-fn vdev_json(pool: &Pool, node: &VdevNode, name: &str, style: &Style, as_int: bool, spare: bool) -> Value {
-    let mut object = super::vdev_json(node, name, None, as_int);
+fn vdev_json(
+    pool: &Pool,
+    node: &VdevNode,
+    parent: Option<&VdevNode>,
+    name: &str,
+    style: &Style,
+    as_int: bool,
+    spare: bool,
+) -> Value {
+    let mut object = super::vdev_json(pool, node, parent, name, None, as_int);
     let mut properties = Object::new();
     for property in VDEV_COLUMNS {
         let value = vdev_cell(node, property, style.exact, spare);
@@ -300,7 +309,7 @@ fn vdevs_json(pool: &Pool, node: &VdevNode, style: &Style, as_int: bool, into: &
     let numbered = style.naming.numbered();
     for child in node.children.iter().filter(|c| !vdev::is_hole(c)) {
         let name = vdev::name(child, Some(&pool.name), numbered);
-        let value = vdev_json(pool, child, &name, style, as_int, false);
+        let value = vdev_json(pool, child, Some(node), &name, style, as_int, false);
         match vdev::class_of(child) {
             None => {
                 into.insert(name, value);
@@ -317,13 +326,28 @@ fn vdevs_json(pool: &Pool, node: &VdevNode, style: &Style, as_int: bool, into: &
         let mut section = Object::new();
         for child in devices {
             let name = vdev::name(child, Some(&pool.name), style.naming);
-            let value = vdev_json(pool, child, &name, style, as_int, spare);
+            let value = vdev_json(pool, child, None, &name, style, as_int, spare);
             section.insert(name, value);
         }
         if !section.is_empty() {
             into.insert(title.into(), section.into());
         }
     }
+}
+
+/// Fetches the pools of `zpool get`. Of one operand OpenZFS looks first whether it is a pool at all.
+fn fetch_for_get(session: &mut Session, operands: &[String], ask: GetPoolsArgs) -> Result<(Vec<Pool>, bool), Stop> {
+    let [only] = operands else { return pools::fetch(session, operands, ask) };
+    if sentence::bad_pool_name(only).is_some() {
+        return pools::fetch(session, operands, ask);
+    }
+    let ask = GetPoolsArgs { pools: vec![only.clone()], ..ask };
+    let found = session.call::<method::GetPools>("cannot get pools", &ask)?.pools;
+    if found.is_empty() {
+        putln!(session.err, "Cannot get properties of {only}: no such pool available.");
+    }
+    let failed = found.is_empty();
+    Ok((found, failed))
 }
 
 /// `zpool get`.
@@ -353,7 +377,7 @@ pub fn get(session: &mut Session, args: &Parsed) -> Run {
         Wanted::All => (columns::all_native(Table::Pool), Some(Vec::new())),
     };
     let ask = GetPoolsArgs { properties, tree: true, ..Default::default() };
-    let (found, failed) = pools::fetch(session, operands, ask)?;
+    let (found, failed) = fetch_for_get(session, operands, ask)?;
     if wanted == Wanted::All {
         pools::add_named(&mut entries, &found);
     }

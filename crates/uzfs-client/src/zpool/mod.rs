@@ -27,7 +27,7 @@ use crate::props::Attr;
 use crate::session::{Run, Session};
 use serde_json::Value;
 use std::fmt::Write;
-use uzfs_proto::{Pool, VdevNode};
+use uzfs_proto::{Pool, VdevAux, VdevNode, VdevState};
 
 /// The program.
 pub const PROGRAM: Program =
@@ -92,12 +92,38 @@ fn pool_json(pool: &Pool, typed: bool, as_int: bool) -> Object {
     object
 }
 
+/// What a device is for, in JSON. Children of a mirror that is reserved for something say so too.
+fn vdev_class<'a>(pool: &'a Pool, node: &'a VdevNode, parent: Option<&'a VdevNode>) -> &'a str {
+    let among = |list: &[VdevNode]| list.iter().any(|v| v.guid == node.guid);
+    // A spare that was never opened is not known to be one.
+    let opened = node.state != VdevState::CantOpen || node.aux == VdevAux::Spared;
+    let tree = pool.tree.as_ref();
+    match node.kind.as_str() {
+        "hole" => "hole",
+        _ if tree.is_some_and(|t| among(&t.l2cache)) => "l2cache",
+        "dspare" => "spare",
+        _ if opened && tree.is_some_and(|t| among(&t.spares)) => "spare",
+        _ if node.is_log => "log",
+        _ => vdev::class_of(node).or_else(|| parent?.alloc_bias.as_deref()).unwrap_or("normal"),
+    }
+}
+
 /// The fields every vdev object starts with.
-fn vdev_json(node: &VdevNode, name: &str, kind: Option<&str>, as_int: bool) -> Object {
+fn vdev_json(
+    pool: &Pool,
+    node: &VdevNode,
+    parent: Option<&VdevNode>,
+    name: &str,
+    kind: Option<&str>,
+    as_int: bool,
+) -> Object {
     let mut object = Object::new();
     object.insert("name".into(), name.into());
     if let Some(kind) = kind {
         object.insert("type".into(), kind.into());
+    }
+    if node.kind == "draid" {
+        return object; // OpenZFS does not find a dRAID by its own name, so it leaves out what follows.
     }
     object.insert("vdev_type".into(), node.kind.clone().into());
     object.insert("guid".into(), json::number(node.guid.0, as_int));
@@ -107,14 +133,7 @@ fn vdev_json(node: &VdevNode, name: &str, kind: Option<&str>, as_int: bool) -> O
             object.insert(key.into(), value.clone().into());
         }
     }
-    let class = match node.kind.as_str() {
-        "hole" => "hole",
-        "l2cache" => "l2cache",
-        "dspare" => "spare",
-        _ if node.is_log => "log",
-        _ => node.alloc_bias.as_deref().unwrap_or("normal"),
-    };
-    object.insert("class".into(), class.into());
+    object.insert("class".into(), vdev_class(pool, node, parent).into());
     object.insert("state".into(), node.state.word().to_uppercase().into());
     object
 }

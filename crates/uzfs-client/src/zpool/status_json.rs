@@ -119,7 +119,7 @@ fn scan_stats(w: &Writer, pool: &Pool, tree: &VdevNode) -> Object {
     for child in &tree.children {
         let Some(r) = child.rebuild.as_ref().filter(|r| r.state != JobState::None) else { continue };
         let name = vdev::name(child, Some(&pool.name), vdev::Naming::default().numbered());
-        let mut object = vdev_json(child, &name, None, w.as_int);
+        let mut object = vdev_json(pool, child, Some(tree), &name, None, w.as_int);
         rebuild(w, r, &mut object);
         rebuilds.insert(name, object.into());
     }
@@ -248,7 +248,7 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn vdev(&self, node: &VdevNode, depth: usize, spare: bool, parent: Option<&str>, into: &mut Object) {
+    fn vdev(&self, node: &VdevNode, depth: usize, spare: bool, parent: Option<&VdevNode>, into: &mut Object) {
         if node.kind == "indirect" {
             return;
         }
@@ -256,8 +256,9 @@ impl Shape<'_> {
             return;
         }
         let name = vdev::name(node, Some(&self.pool.name), self.style.naming.numbered());
-        let mut object = vdev_json(node, &name, None, self.w.as_int);
+        let mut object = vdev_json(self.pool, node, parent, &name, None, self.w.as_int);
         if let (true, Some(parent)) = (self.flat, parent) {
+            let parent = vdev::name(parent, Some(&self.pool.name), self.style.naming.numbered());
             object.insert("parent".into(), parent.into());
         }
         if !spare {
@@ -277,9 +278,9 @@ impl Shape<'_> {
                 continue;
             }
             if self.flat {
-                self.vdev(child, depth + 2, spare, Some(&name), into);
+                self.vdev(child, depth + 2, spare, Some(node), into);
             }
-            self.vdev(child, depth + 2, spare, Some(&name), &mut below);
+            self.vdev(child, depth + 2, spare, Some(node), &mut below);
         }
         if !below.is_empty() {
             object.insert("vdevs".into(), below.into());

@@ -201,7 +201,7 @@ pub fn get(session: &mut Session, ask: &Ask, scripted: bool) -> Run {
             properties.insert(row.property.clone(), json::property(&row, ask.as_int));
             rows.push(row);
         }
-        let mut object = super::vdev_json(one.node, &one.name, Some("VDEV"), ask.as_int);
+        let mut object = super::vdev_json(pool, one.node, None, &one.name, Some("VDEV"), ask.as_int);
         object.insert("properties".into(), properties.into());
         vdevs.insert(one.name.clone(), object.into());
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use uzfs_proto::{
     DiscoverPoolsArgs, DiscoverPoolsReply, Empty, ExportPoolArgs, Failure, FailureCode, ImportPoolArgs,
-    ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevNode, VdevState,
+    ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevAux, VdevNode, VdevState,
 };
 use zfs_spa::space::AllocClass;
 use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind, Spa};
@@ -51,20 +51,27 @@ pub fn tree(pool: &Arc<Pool>) -> VdevNode {
         let found = pool.candidate().auxiliary.get(&guid).or_else(|| pool.candidate().devices.get(&guid));
         found.map(|d| d.device.size())
     };
-    root.spares = pool.spares().iter().map(|c| vdevs::auxiliary(c, &size)).collect();
-    root.l2cache = pool.l2cache().iter().map(|c| vdevs::auxiliary(c, &size)).collect();
-    for cache in &mut root.l2cache {
-        cache.kind = "l2cache".into();
-    }
+    root.spares = pool.spares().iter().map(|c| vdevs::spare(c, &root, &size)).collect();
+    root.l2cache = pool.l2cache().iter().map(|c| vdevs::cache(c, &size)).collect();
     root
 }
 
-/// The tree of a pool that cannot be loaded, from its labels.
-fn label_tree(candidate: &PoolCandidate) -> VdevNode {
-    let present = |guid: u64| candidate.devices.contains_key(&guid);
-    let mut node =
-        vdevs::from_label(&candidate.tree, &present).unwrap_or_else(|| VdevNode::new("root", 0, candidate.guid));
+/// The tree of a pool that cannot be loaded, with why.
+fn unloadable_tree(candidate: &PoolCandidate) -> VdevNode {
+    let mut node = match zfs_spa::locate::examine(candidate) {
+        Some(devices) => {
+            let mut node = vdevs::live(devices.root(), 0);
+            node.aux = vdevs::aux(devices.trouble());
+            node
+        }
+        None => {
+            let mut node = VdevNode::new("root", 0, candidate.guid);
+            node.aux = VdevAux::CorruptData;
+            node
+        }
+    };
     node.state = VdevState::CantOpen;
+    vdevs::show_places(&mut node);
     node
 }
 
@@ -102,26 +109,27 @@ impl Engine {
             multihost: MultihostState::Inactive,
             multihost_hostid: 0,
             multihost_hostname: None,
-            errata: candidate.errata,
-            tree: label_tree(candidate),
+            errata: 0,
+            tree: VdevNode::new("root", 0, candidate.guid),
         };
         match zfs_spa::import(candidate, &options) {
             Ok(loaded) => {
                 pool.tree = tree(&loaded);
                 vdevs::show_places(&mut pool.tree);
+                pool.errata = super::pools::errata(&loaded);
                 pool.disabled_features = loaded.features().disabled().into_iter().map(str::to_owned).collect();
             }
             Err(e) => {
                 let details = failure::import(&candidate.name, &e).details;
+                pool.tree = unloadable_tree(candidate);
                 match &e.problem {
                     ImportProblem::UnknownFeatures { can_readonly, .. } => {
                         pool.unsupported_features = details;
                         pool.can_readonly = *can_readonly;
-                        pool.tree.aux = uzfs_proto::VdevAux::UnsupFeat;
+                        pool.tree.aux = VdevAux::UnsupFeat;
                     }
-                    ImportProblem::Version(_) => pool.tree.aux = uzfs_proto::VdevAux::VersionNewer,
-                    ImportProblem::MissingDevices(_) => pool.tree.aux = uzfs_proto::VdevAux::BadGuidSum,
-                    _ => pool.tree.aux = uzfs_proto::VdevAux::CorruptData,
+                    ImportProblem::Version(_) => pool.tree.aux = VdevAux::VersionNewer,
+                    _ => {}
                 }
             }
         }
@@ -190,7 +198,9 @@ impl Engine {
         let pool = zfs_spa::import(&candidate, &options).map_err(|e| failure::import(&name, &e))?;
         let spa = if readonly || args.rewind.dry_run { None } else { Some(self.open_for_writing(&name, &pool)?) };
         let timestamp = pool.uberblock().timestamp;
-        let rewind = (timestamp != newest || args.rewind.dry_run).then(|| RewindInfo {
+        // Going back to the checkpoint is what was asked for, and nothing to be told.
+        let told = !args.rewind.checkpoint && (timestamp != newest || args.rewind.dry_run);
+        let rewind = told.then(|| RewindInfo {
             timestamp,
             lost_seconds: i64::try_from(newest.saturating_sub(timestamp)).unwrap_or(i64::MAX),
             data_errors: 0,

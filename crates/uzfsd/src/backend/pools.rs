@@ -9,6 +9,7 @@ use uzfs_proto::{
     CheckpointState, CheckpointStats, DedupBucket, DedupStats, ErrorEntry, ExpandStats, Failure, GetPoolsArgs,
     GetPoolsReply, PoolState, Property, RemovalStats, ScanFunction, ScanState, ScanStats, U64,
 };
+use zfs_phys::feature::Feature;
 use zfs_spa::Pool;
 
 /// Newest file system version.
@@ -58,7 +59,7 @@ impl Engine {
                 .iter()
                 .map(|f| format!("{} ({})", f.guid, f.description))
                 .collect(),
-            errata: pool.candidate().errata,
+            errata: errata(pool),
             properties,
             tree: args.tree.then(|| import::tree(pool)),
             scan: args.tree.then(|| scan(pool)).flatten(),
@@ -85,6 +86,13 @@ impl Engine {
         };
         found.into_iter().map(entry).collect()
     }
+}
+
+/// The known erratum of a pool's contents, 0 if none (`zpool_errata_t`, `sys/fs/zfs.h`): encryption came before
+/// bookmarks could name the IV sets of snapshots.
+pub(super) fn errata(pool: &Pool) -> u64 {
+    let on = |f: Feature| pool.features().is_enabled(f);
+    if on(Feature::Encryption) && !on(Feature::BookmarkV2) { 4 } else { 0 }
 }
 
 fn or_log<T>(pool: &Pool, result: zfs_spa::Result<T>) -> Option<T> {
@@ -135,7 +143,7 @@ fn scan(pool: &Pool) -> Option<ScanStats> {
         pass_scrub_pause: if s.flags & 2 != 0 { pool.imported_at().as_secs() } else { 0 },
         pass_scrub_spent_paused: 0,
         pass_issued: 0,
-        issued: s.examined,
+        issued: s.examined.saturating_sub(s.skipped),
         error_scrub_function: function(e.func),
         error_scrub_state: state(e.state),
         error_scrub_start: e.start_time,

@@ -20,7 +20,7 @@ fn state(of: zfs_zio::VdevState) -> VdevState {
     }
 }
 
-fn aux(of: zfs_zio::VdevAux) -> VdevAux {
+pub fn aux(of: zfs_zio::VdevAux) -> VdevAux {
     use zfs_zio::VdevAux as A;
     match of {
         A::None => VdevAux::None,
@@ -85,6 +85,8 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     // A device that was taken offline was not looked for, and a distributed spare has none.
     node.not_present = absent && node.state != VdevState::Offline && node.kind != "dspare";
     node.psize = vdev.device().map(|d| d.size());
+    // Whether a device can trim is only known of one that is open.
+    node.trim_notsup = vdev.config.kind.is_leaf() && vdev.device().is_none();
     node.stats = VdevStats {
         ops: vec![0, vdev.stats.reads(), 0, 0, 0, 0, 0],
         bytes: vec![0, vdev.stats.bytes_read(), 0, 0, 0, 0, 0],
@@ -93,6 +95,11 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
         checksum_errors: vdev.stats.checksum_errors(),
         ..VdevStats::default()
     };
+    if depth == 1 && vdev.config.kind.is_concrete() {
+        // Whole metaslabs, also where dRAID cannot use all of one.
+        let unit = 1u64.checked_shl(u32::try_from(vdev.config.metaslab_shift).unwrap_or(u32::MAX)).unwrap_or(1);
+        node.stats.rsize = vdev.config.asize & !(unit - 1);
+    }
     node.children = vdev.children.iter().map(|c| live(c, depth + 1)).collect();
     node
 }
@@ -111,7 +118,7 @@ pub fn add_space(node: &mut VdevNode, space: &BTreeMap<u64, VdevSpace>) {
     node.children.iter_mut().for_each(|c| add_space(c, space));
     if node.kind == "root" {
         for top in &mut node.children {
-            let size = top.stats.space;
+            let size = if top.stats.space == 0 { 0 } else { top.stats.rsize };
             add_replacement_size(top, size);
         }
     }
@@ -124,11 +131,11 @@ const DRAID_ROW: u64 = 16 << 20;
 
 /// Size that whatever replaces a vdev must have, when the vdev has to hold `size` bytes.
 fn add_replacement_size(node: &mut VdevNode, size: u64) {
+    node.stats.rsize = 0;
     if size == 0 {
         return;
     }
-    let leaf = node.children.is_empty();
-    node.stats.rsize = if leaf && node.kind != "dspare" { size + LABELS } else { size };
+    node.stats.rsize = if node.children.is_empty() { size + LABELS } else { size };
     let children = node.children.len() as u64;
     let each = match node.kind.as_str() {
         "raidz" => size.div_ceil(children.max(1)),
@@ -175,6 +182,48 @@ pub fn auxiliary(config: &NvList, size: &dyn Fn(u64) -> Option<u64>) -> VdevNode
     });
     node.psize = size(node.guid.0);
     node.stats.pspace = node.psize.unwrap_or(0);
-    node.stats.rsize = node.stats.pspace;
+    node.trim_notsup = node.psize.is_none() || node.kind == "dspare";
     node
+}
+
+/// Smallest block that starts a cache device: its header (`l2arc_dev_hdr_phys_t`, `sys/arc_impl.h`).
+const CACHE_HEADER: u64 = 512;
+
+/// A cache device, from its configuration.
+pub fn cache(config: &NvList, size: &dyn Fn(u64) -> Option<u64>) -> VdevNode {
+    let mut node = auxiliary(config, size);
+    let usable = node.stats.pspace.saturating_sub(LABELS);
+    let ashift = config.u64("ashift").filter(|a| (9..=16).contains(a)).unwrap_or(9);
+    node.stats.space = usable.saturating_sub(CACHE_HEADER.max(1 << ashift));
+    node.stats.rsize = usable + LABELS;
+    node
+}
+
+fn find(node: &VdevNode, guid: u64) -> Option<&VdevNode> {
+    if node.guid.0 == guid {
+        return Some(node);
+    }
+    node.children.iter().find_map(|c| find(c, guid))
+}
+
+/// A hot spare of a pool with these devices. One in use is where the device in its place is.
+pub fn spare(config: &NvList, root: &VdevNode, size: &dyn Fn(u64) -> Option<u64>) -> VdevNode {
+    let mut node = auxiliary(config, size);
+    if let Some(used) = find(root, node.guid.0) {
+        node.path.clone_from(&used.path);
+        (node.state, node.aux) = (VdevState::CantOpen, VdevAux::Spared);
+        node.trim_notsup = used.trim_notsup;
+    }
+    if let Some(VdevKind::DraidSpare { top_guid, .. }) = VdevConfig::from_nvlist(config).ok().map(|c| c.kind) {
+        // As large as the smallest device that it is spread over.
+        let leaves = find(root, top_guid).map(|top| smallest(top, 0)).unwrap_or_default();
+        node.stats.pspace = leaves.unwrap_or(0);
+    }
+    node
+}
+
+/// The size of the smallest device at and below a vdev.
+fn smallest(node: &VdevNode, depth: usize) -> Option<u64> {
+    let own = Some(node.stats.pspace).filter(|s| *s != 0 && node.children.is_empty());
+    node.children.iter().filter(|_| depth < 8).filter_map(|c| smallest(c, depth + 1)).chain(own).min()
 }
