@@ -33,6 +33,24 @@ fn from_spec(t: TimeSpec) -> FsResult<Time> {
     }
 }
 
+/// Attributes that can be set: the bit on the wire, and FSKit's.
+const SETTABLE: [(u32, u64); 9] = [
+    (set::MODE, attribute::MODE),
+    (set::UID, attribute::UID),
+    (set::GID, attribute::GID),
+    (set::SIZE, attribute::SIZE),
+    (set::ATIME, attribute::ACCESS_TIME),
+    (set::MTIME, attribute::MODIFY_TIME),
+    (set::CTIME, attribute::CHANGE_TIME),
+    (set::BTIME, attribute::BIRTH_TIME),
+    (set::FLAGS, attribute::FLAGS),
+];
+
+/// FSKit's bits of what the daemon set.
+pub fn consumed(mask: u32) -> u64 {
+    SETTABLE.iter().filter(|(wire, _)| mask & wire != 0).map(|(_, bit)| bit).sum()
+}
+
 /// All attributes of a file. Numbers of file and parent are FSKit's.
 pub fn attributes(a: &Attr, file_id: u64, parent_id: u64) -> ItemAttributes {
     let flags = FLAGS.iter().filter(|(zfs, _)| a.flags & zfs != 0).map(|(_, bsd)| bsd).sum();

@@ -65,7 +65,7 @@ impl Mount {
     fn end(&mut self) -> Result<(), String> {
         let _ = rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::empty());
         drop(self.child.stdin.take());
-        let code = process::wait(&mut self.child, Duration::from_secs(30));
+        let code = process::wait(&mut self.child, Duration::from_secs(90));
         if code == Some(0) {
             return Ok(());
         }

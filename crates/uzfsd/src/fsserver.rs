@@ -1,17 +1,25 @@
 //! Serves the file-system protocol over the daemon's [`Vfs`] objects: one function an operation, each a few lines.
 //!
-//! No state but whether a front end says that it has the file system mounted. Errors become the codes of the wire through
-//! the one table from error kinds to error numbers. Operations that change files are refused, because `Vfs` only
-//! reads.
+//! State: whether a front end says that it has the file system mounted, and which files it knows. A file whose last
+//! name goes while a front end knows it lives until it is reclaimed, so known files of a writable file system are held
+//! open. Errors become the codes of the wire through the one table from error kinds to error numbers. Operations that
+//! change files are refused where the file system cannot be written.
+//!
+//! Locks: the set of known files is a leaf.
 
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uzfs_fsproto::wire::{self, List};
 use uzfs_fsproto::*;
+use zfs_phys::znode::{ZFS_APPENDONLY, ZFS_HIDDEN, ZFS_IMMUTABLE, ZFS_NODUMP, ZFS_OPAQUE};
 use zfs_zio::{Error, ErrorKind};
 use zfs_zpl::acl::Cred;
-use zfs_zpl::{CaseMode, CaseSensitivity, NodeId, Vfs};
+use zfs_zpl::{CaseMode, CaseSensitivity, NewFile, NodeId, RenameFlags, Vfs, XattrMode};
 
+/// Flags that front ends set; all others stay as they are.
+const SETTABLE: u64 = ZFS_NODUMP | ZFS_IMMUTABLE | ZFS_APPENDONLY | ZFS_OPAQUE | ZFS_HIDDEN;
 /// Most bytes of a listing.
 const LISTING: usize = 512 << 10;
 
@@ -20,6 +28,7 @@ pub struct VfsService {
     vfs: Arc<Vfs>,
     info: VolumeInfo,
     mounted: AtomicBool,
+    known: Mutex<HashSet<u64>>,
 }
 
 /// The code of an engine error.
@@ -29,6 +38,11 @@ fn code(e: &Error) -> Code {
         tracing::warn!("{e}");
     }
     code
+}
+
+/// An attribute that is not there has a code of its own.
+fn attribute(result: Result<(), Code>) -> Result<(), Code> {
+    result.map_err(|c| if matches!(c, Code::NotFound | Code::NoData) { Code::NoAttribute } else { c })
 }
 
 fn time(t: zfs_zpl::Time) -> Time {
@@ -59,6 +73,23 @@ fn attr(node: NodeId, a: &zfs_zpl::Attr) -> Attr {
     }
 }
 
+/// Attributes to set in the engine's terms. The time of creation stays what it is.
+fn to_set(a: &SetAttrs) -> zfs_zpl::SetAttr {
+    let has = |bit: u32| a.mask & bit != 0;
+    let at = |bit: u32, t: Time| has(bit).then_some(zfs_zpl::Time { sec: t.sec, nsec: t.nsec });
+    zfs_zpl::SetAttr {
+        mode: has(set::MODE).then_some(a.mode & 0o7777),
+        uid: has(set::UID).then_some(a.uid),
+        gid: has(set::GID).then_some(a.gid),
+        size: has(set::SIZE).then_some(a.size),
+        atime: at(set::ATIME, a.atime),
+        mtime: at(set::MTIME, a.mtime),
+        ctime: at(set::CTIME, a.ctime),
+        flags: has(set::FLAGS).then_some((a.flags & SETTABLE, SETTABLE & !a.flags)),
+        projid: None,
+    }
+}
+
 /// A slice of a cached block, sent without being copied.
 struct Kept(zfs_zpl::Slice);
 
@@ -85,9 +116,11 @@ impl VfsService {
                 info.flags |= flag;
             }
         }
-        // Nothing can be changed through `Vfs` yet.
-        info.flags |= volume::READONLY;
-        Self { vfs, info, mounted: AtomicBool::new(false) }
+        match vfs.is_writable() {
+            true => info.flags &= !volume::READONLY,
+            false => info.flags |= volume::READONLY,
+        }
+        Self { vfs, info, mounted: AtomicBool::new(false), known: Mutex::default() }
     }
 
     /// Whether a front end has it mounted.
@@ -98,6 +131,54 @@ impl VfsService {
     /// No front end has it mounted any more.
     pub fn forget_mount(&self) {
         self.mounted.store(false, Ordering::Release);
+        self.forget_all();
+    }
+
+    /// Lets go of every file that the front end knew.
+    fn forget_all(&self) {
+        let known = std::mem::take(&mut *self.known.lock());
+        for node in known {
+            if let Err(e) = self.vfs.release(NodeId::from_raw(node)) {
+                tracing::warn!("letting go of a file: {e}");
+            }
+        }
+    }
+
+    /// The front end knows a file from now on.
+    fn learn(&self, node: NodeId) {
+        if self.vfs.is_writable() && self.known.lock().insert(node.raw()) {
+            self.vfs.hold(node);
+        }
+    }
+
+    /// Does something that changes files.
+    fn change<T>(&self, what: impl FnOnce(&Vfs) -> zfs_zio::Result<T>) -> Result<T, Code> {
+        if !self.vfs.is_writable() {
+            return Err(Code::ReadOnly);
+        }
+        what(&self.vfs).map_err(|e| code(&e))
+    }
+
+    /// Makes a file; what cannot be said while making it is set afterwards.
+    fn make(&self, caller: &Caller, dir: u64, name: Vec<u8>, a: &SetAttrs, new: &NewFile<'_>) -> Result<Entry, Code> {
+        let parent = NodeId::from_raw(dir);
+        let node = self.change(|vfs| {
+            let up = vfs.getattr(parent)?;
+            let who = |bit: u32, given: u32, caller: u32, up: u32| match (a.mask & bit != 0, caller) {
+                (true, _) => given,
+                (false, wire::NOBODY_KNOWN) => up,
+                (false, caller) => caller,
+            };
+            let (uid, gid) = (who(set::UID, a.uid, caller.uid, up.uid), who(set::GID, a.gid, caller.gid, up.gid));
+            let node = vfs.create(parent, &name, &NewFile { uid, gid, ..*new })?;
+            let rest = SetAttrs { mask: a.mask & !(set::UID | set::GID | set::MODE), ..a.clone() };
+            if rest.mask != 0 {
+                vfs.setattr(node, &to_set(&rest))?;
+            }
+            Ok(node)
+        })?;
+        self.learn(node);
+        Ok(Entry { attr: self.attr(node.raw())?, name })
     }
 
     fn attr(&self, node: u64) -> Result<Attr, Code> {
@@ -135,12 +216,10 @@ impl VfsService {
     }
 }
 
-macro_rules! read_only {
-    ($($f:ident($t:ty) -> $r:ty;)*) => {$(
-        fn $f(&self, _: &Caller, _: $t) -> Result<$r, Code> {
-            Err(Code::ReadOnly)
-        }
-    )*};
+impl Drop for VfsService {
+    fn drop(&mut self) {
+        self.forget_all();
+    }
 }
 
 impl uzfs_fsproto::Service for VfsService {
@@ -154,12 +233,16 @@ impl uzfs_fsproto::Service for VfsService {
 
     fn mounted(&self, _: &Caller, r: Mounted) -> Result<(), Code> {
         self.mounted.store(r.on, Ordering::Release);
+        if !r.on {
+            self.forget_all();
+        }
         Ok(())
     }
 
     fn lookup(&self, _: &Caller, r: Lookup) -> Result<Entry, Code> {
         let dir = NodeId::from_raw(r.dir);
         let node = self.vfs.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
+        self.learn(node);
         Ok(Entry { attr: self.attr(node.raw())?, name: self.stored_name(dir, node, r.name) })
     }
 
@@ -252,31 +335,97 @@ impl uzfs_fsproto::Service for VfsService {
         self.vfs.by_fid(&fid).map(NodeId::raw).map_err(|e| code(&e))
     }
 
-    // Nothing can be unwritten, and nothing can be unlinked.
-
     fn sync(&self, _: &Caller, _: SyncAll) -> Result<(), Code> {
+        self.vfs.sync(self.vfs.root()).map_err(|e| code(&e))
+    }
+
+    fn fsync(&self, _: &Caller, r: Fsync) -> Result<(), Code> {
+        self.vfs.sync(NodeId::from_raw(r.node)).map_err(|e| code(&e))
+    }
+
+    fn reclaim(&self, _: &Caller, r: Reclaim) -> Result<(), Code> {
+        if self.known.lock().remove(&r.node) {
+            self.vfs.release(NodeId::from_raw(r.node)).map_err(|e| code(&e))?;
+        }
         Ok(())
     }
 
-    fn fsync(&self, _: &Caller, _: Fsync) -> Result<(), Code> {
-        Ok(())
+    fn setattr(&self, _: &Caller, r: SetAttr) -> Result<SetDone, Code> {
+        self.change(|vfs| vfs.setattr(NodeId::from_raw(r.node), &to_set(&r.attrs)))?;
+        Ok(SetDone { attr: self.attr(r.node)?, consumed: r.attrs.mask & !set::BTIME })
     }
 
-    fn reclaim(&self, _: &Caller, _: Reclaim) -> Result<(), Code> {
-        Ok(())
+    fn write(&self, caller: &Caller, r: Write) -> Result<u32, Code> {
+        let node = NodeId::from_raw(r.node);
+        let end = self.change(|vfs| vfs.write(node, r.offset, r.data.bytes(), false, caller.uid == 0))?;
+        Ok(u32::try_from(end.saturating_sub(r.offset)).unwrap_or(u32::MAX))
     }
 
-    read_only! {
-        setattr(SetAttr) -> SetDone;
-        write(Write) -> u32;
-        create(Create) -> Entry;
-        symlink(Symlink) -> Entry;
-        link(Link) -> Entry;
-        remove(Remove) -> ();
-        rename(Rename) -> ();
-        setxattr(SetXattr) -> ();
-        removexattr(RemoveXattr) -> ();
-        clone_range(CloneRange) -> u64;
-        allocate(Allocate) -> ();
+    fn create(&self, caller: &Caller, r: Create) -> Result<Entry, Code> {
+        if r.attrs.mask & set::MODE == 0 {
+            return Err(Code::Invalid);
+        }
+        let rdev = ((r.rdev >> 32) as u32, r.rdev as u32);
+        let new = NewFile { mode: r.attrs.mode, uid: 0, gid: 0, rdev, target: b"" };
+        self.make(caller, r.dir, r.name, &r.attrs, &new)
+    }
+
+    fn symlink(&self, caller: &Caller, r: Symlink) -> Result<Entry, Code> {
+        let new = NewFile { mode: 0o120_777, uid: 0, gid: 0, rdev: (0, 0), target: &r.target };
+        self.make(caller, r.dir, r.name, &r.attrs, &new)
+    }
+
+    fn link(&self, _: &Caller, r: Link) -> Result<Entry, Code> {
+        self.change(|vfs| vfs.link(NodeId::from_raw(r.node), NodeId::from_raw(r.dir), &r.name))?;
+        Ok(Entry { attr: self.attr(r.node)?, name: r.name })
+    }
+
+    fn remove(&self, _: &Caller, r: Remove) -> Result<(), Code> {
+        let dir = NodeId::from_raw(r.dir);
+        // The name may stand for another file by now.
+        if r.node != 0 {
+            let found = self.vfs.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
+            if found.raw() != r.node {
+                return Err(Code::NotFound);
+            }
+        }
+        self.change(|vfs| vfs.remove(dir, &r.name, r.directory))
+    }
+
+    fn rename(&self, _: &Caller, r: Rename) -> Result<(), Code> {
+        let how = match r.flags {
+            0 => RenameFlags::Replace,
+            rename_flags::NO_REPLACE => RenameFlags::NoReplace,
+            rename_flags::EXCHANGE => RenameFlags::Exchange,
+            _ => return Err(Code::Invalid),
+        };
+        self.change(|vfs| vfs.rename(NodeId::from_raw(r.from), &r.old, NodeId::from_raw(r.to), &r.new, how))
+    }
+
+    fn setxattr(&self, caller: &Caller, r: SetXattr) -> Result<(), Code> {
+        let mode = match r.policy {
+            XattrPolicy::Always => XattrMode::Any,
+            XattrPolicy::Create => XattrMode::Create,
+            XattrPolicy::Replace => XattrMode::Replace,
+        };
+        let (node, root) = (NodeId::from_raw(r.node), caller.uid == 0);
+        attribute(self.change(|vfs| vfs.setxattr(node, &r.name, Some(r.value.bytes()), mode, root)))
+    }
+
+    fn removexattr(&self, caller: &Caller, r: RemoveXattr) -> Result<(), Code> {
+        let (node, root) = (NodeId::from_raw(r.node), caller.uid == 0);
+        attribute(self.change(|vfs| vfs.setxattr(node, &r.name, None, XattrMode::Any, root)))
+    }
+
+    fn clone_range(&self, _: &Caller, _: CloneRange) -> Result<u64, Code> {
+        Err(if self.vfs.is_writable() { Code::Unsupported } else { Code::ReadOnly })
+    }
+
+    fn allocate(&self, _: &Caller, r: Allocate) -> Result<(), Code> {
+        let how = if r.punch { zfs_zpl::Allocate::PunchHole } else { zfs_zpl::Allocate::Extend };
+        self.change(|vfs| vfs.allocate(NodeId::from_raw(r.node), r.offset, r.len, how))
     }
 }
+
+#[cfg(test)]
+mod tests;

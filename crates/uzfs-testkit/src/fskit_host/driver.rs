@@ -296,10 +296,15 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
         self.expect(&[Phase::Unmounted], "deactivate")?;
         let volume = self.volume()?;
         let items: Vec<Known> = locked(&self.known).drain().map(|(_, k)| k).collect();
-        for known in items {
+        // In batches, each with the patience of one call.
+        let mut items = items.into_iter().map(|k| k.item).peekable();
+        while items.peek().is_some() {
+            let batch: Vec<Arc<HostItem>> = items.by_ref().take(256).collect();
             let asked = volume.clone();
-            let reclaimed = self.within("reclaim", move || asked.reclaim(&known.item))?;
-            Self::reclaimed(reclaimed)?;
+            let all = move || batch.iter().map(|item| asked.reclaim(item)).collect::<Vec<_>>();
+            for reclaimed in self.within("reclaim", all)? {
+                Self::reclaimed(reclaimed)?;
+            }
         }
         let left = volume.live_items();
         if left > 0 {
