@@ -116,6 +116,35 @@ fn what_a_read_finds_wrong_is_repaired() {
     }
 }
 
+/// A pointer of an older txg must not have other blocks overwritten that lie where one of its copies was.
+#[test]
+fn what_was_freed_and_may_be_in_use_again_is_not_repaired() {
+    let pool = Pool::new(&[Layout::Single], 12);
+    let data = bytes(65536, 0, 1);
+    let twice = WriteProps { copies: 2, ..props() };
+    let old = pool.zio.write(TXG, &Buf::from(data.clone()), &twice, &bm(), None, 1).unwrap();
+    let place = VDEV_LABEL_START_SIZE + old.dva(0).offset();
+    let held = || {
+        let mut held = vec![0; data.len()];
+        pool.disks[0].read_at(place, &mut held).unwrap();
+        held
+    };
+    let other = bytes(65536, 0, 2);
+    let done = |txg: u64| {
+        pool.zio.take_sync_delta(txg).unwrap();
+        pool.zio.metaslab_sync_done(txg).unwrap();
+    };
+    done(TXG);
+    pool.disks[0].poke(place, &other);
+    pool.zio.verify(&old, &bm(), true).unwrap();
+    assert_eq!(held(), data, "as long as it is allocated, it is repaired");
+    pool.zio.free(TXG + 1, &old).unwrap();
+    (TXG + 1..TXG + 4).for_each(done);
+    pool.disks[0].poke(place, &other);
+    pool.zio.verify(&old, &bm(), true).unwrap();
+    assert_eq!(held(), other, "it may be another block's");
+}
+
 /// Where a disk holds the first blocks of a new pool: its front, and on dRAID one row further.
 const FRONT: [u64; 2] = [VDEV_LABEL_START_SIZE, VDEV_LABEL_START_SIZE + (16 << 20)];
 const FRONT_LEN: u64 = 2 << 20;

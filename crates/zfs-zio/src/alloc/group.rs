@@ -236,6 +236,10 @@ impl Top {
         Ok(())
     }
 
+    pub(super) fn may_be_reused(&self, start: u64, size: u64, birth: u64) -> bool {
+        self.holding(start, size).map_or(true, |m| m.may_be_reused(start, start + size, birth))
+    }
+
     pub(super) fn take_deltas(&self, txg: u64, out: &mut Vec<MetaslabDelta>) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty[slot(txg)].lock());
         // They stay on the list of those to settle when the txg is done.

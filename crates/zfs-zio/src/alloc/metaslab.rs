@@ -15,6 +15,7 @@ use super::range_tree::{RangeConflict, RangeTree};
 use super::{Loader, MetaslabSeed};
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Txgs that may be under way at a time (`TXG_SIZE`).
@@ -44,11 +45,43 @@ pub(super) struct Metaslab {
     /// log2 of the vdev's sectors, the unit of stored histograms.
     ashift: u32,
     state: Mutex<State>,
+    /// What became allocatable again since the import, and when. A leaf lock: it is asked while blocks are read, which
+    /// loading does with `state` held.
+    released: Mutex<Released>,
     largest: AtomicU64,
     free: AtomicU64,
     /// Stream that allocates here; 0 none.
     pub(super) owner: AtomicU32,
     loaded: AtomicBool,
+}
+
+/// Ranges with the txg in which each became allocatable again last: start to end and txg, without overlaps.
+#[derive(Default)]
+struct Released(BTreeMap<u64, (u64, u64)>);
+
+impl Released {
+    fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let before = self.0.range(..end).rev().map(|(s, (e, txg))| (*s, *e, *txg));
+        before.take_while(move |(_, e, _)| *e > start)
+    }
+
+    fn add(&mut self, start: u64, end: u64, txg: u64) {
+        let old: Vec<_> = self.overlapping(start, end).collect();
+        for (s, e, t) in old {
+            self.0.remove(&s);
+            if s < start {
+                self.0.insert(s, (start, t));
+            }
+            if e > end {
+                self.0.insert(end, (e, t));
+            }
+        }
+        self.0.insert(start, (end, txg));
+    }
+
+    fn since(&self, start: u64, end: u64, birth: u64) -> bool {
+        self.overlapping(start, end).any(|(_, _, txg)| txg >= birth)
+    }
 }
 
 #[derive(Default)]
@@ -93,6 +126,7 @@ impl Metaslab {
             end,
             ashift,
             state: Mutex::default(),
+            released: Mutex::default(),
             largest: AtomicU64::new(largest),
             free: AtomicU64::new(free),
             owner: AtomicU32::new(0),
@@ -226,6 +260,11 @@ impl Metaslab {
         state.freeing[slot(txg)].add(start, end).map_err(|c| broken("freeing what is free:", c))
     }
 
+    /// Whether some of a range may hold another block by now than the one born there in `birth`.
+    pub(super) fn may_be_reused(&self, start: u64, end: u64, birth: u64) -> bool {
+        self.released.lock().since(start, end, birth)
+    }
+
     /// What was allocated and freed in `txg` since the last call.
     pub(super) fn take_delta(&self, txg: u64) -> Result<Option<Taken>> {
         let mut guard = self.state.lock();
@@ -258,6 +297,9 @@ impl Metaslab {
         let defer = &mut state.defer[(txg % TXG_DEFER_SIZE as u64) as usize];
         settled.deferred = freed.space() as i64 - defer.space() as i64;
         let ripe = std::mem::replace(defer, freed);
+        for (start, end) in ripe.iter() {
+            self.released.lock().add(start, end, txg);
+        }
         if let Some(tree) = &mut state.allocatable {
             tree.add_all(&ripe).map_err(|c| broken("released twice:", c))?;
         } else if !state.unreadable {

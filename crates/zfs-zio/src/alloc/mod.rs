@@ -323,6 +323,12 @@ impl Allocator {
         self.tops.iter().for_each(|t| t.preload(&self.loader));
     }
 
+    /// Whether another block than the one born there in `birth` may be at an address by now, so that a pointer from an
+    /// older txg may lead to what is not its own any more.
+    pub(crate) fn may_be_reused(&self, tree: &VdevTree, dva: &Dva, birth: u64) -> bool {
+        self.top(dva).map_or(true, |top| top.may_be_reused(dva.offset(), Self::size(tree, dva), birth))
+    }
+
     pub(crate) fn take_deltas(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {
         let mut out = Vec::new();
         self.tops.iter().try_for_each(|t| t.take_deltas(txg, &mut out))?;
