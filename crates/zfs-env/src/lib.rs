@@ -20,6 +20,6 @@ pub use clock::{Clock, SimClock, SystemClock};
 pub use device::BlockDevice;
 pub use file::FileDevice;
 pub use mem::MemDevice;
-pub use pool::{TaskPool, spawn};
+pub use pool::{JoinHandle, TaskPool, spawn};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use sim::{FaultRates, Sim, SimDisk, SimSnapshot, Survival};

@@ -71,14 +71,14 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// A thread that can be waited for.
+pub type JoinHandle<T> = std::thread::JoinHandle<T>;
+
 /// Starts a thread called `name` that lives as long as `f` runs.
 ///
 /// # Errors
 /// When the system refuses another thread.
-pub fn spawn<T: Send + 'static>(
-    name: &str,
-    f: impl FnOnce() -> T + Send + 'static,
-) -> std::io::Result<std::thread::JoinHandle<T>> {
+pub fn spawn<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.into()).spawn(f)
 }
 
