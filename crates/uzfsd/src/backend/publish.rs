@@ -165,6 +165,11 @@ impl Engine {
         if is_volume || kind == zfs_spa::DatasetKind::Volume {
             return Err(fail(FailureCode::WrongKind, "operation not applicable to datasets of this type".into()));
         }
+        if imported.spa.is_some() && !dataset.is_snapshot() {
+            // A second view of a file system that changes would go stale, and two that change it would destroy it.
+            let text = "front ends are served from pools that are imported read-only, and from snapshots";
+            return Err(fail(FailureCode::NotSupported, text.into()));
+        }
         let dir = self.published.dir.lock().clone();
         let dir = dir.ok_or_else(|| fail(FailureCode::NotSupported, "front ends are not served".into()))?;
         let info = VolumeInfo {
