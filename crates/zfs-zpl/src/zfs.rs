@@ -148,6 +148,7 @@ impl Zfs {
         if zfs.version() < 5 {
             return Err(Error::unsupported(format!("writing to a file system of version {}", zfs.version())));
         }
+        crate::write::owner::account(&zfs.objset, zfs.objset.phys().flags)?;
         Ok(zfs)
     }
 

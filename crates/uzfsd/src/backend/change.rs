@@ -14,7 +14,7 @@ use zfs_env::FileDevice;
 use zfs_phys::dsl::DS_FLAG_CI_DATASET;
 use zfs_phys::enums::ObjsetType;
 use zfs_phys::feature::Feature;
-use zfs_spa::dslw::{DatasetState, DslPool, NewObjset, NewValue};
+use zfs_spa::dslw::{DatasetState, DslPool, NewObjset, NewValue, sums_with};
 use zfs_spa::sync::SyncCtx;
 use zfs_spa::{CreateOptions, NewVdev};
 use zfs_spa::{Error, ErrorKind, Result as EngineResult, Spa};
@@ -167,7 +167,9 @@ impl Engine {
         options.features = features(&args).map_err(about)?;
         options.command = Some(format!("zpool create {}", args.name));
         let (txgs, clock) = (Txgs::new(1), Arc::new(zfs_env::SystemClock));
-        let filesystem = new_filesystem(&args.dataset_properties);
+        let wanted = options.features.clone().unwrap_or_else(zfs_spa::sync::create::usual_features);
+        let sums = sums_with(|feature| wanted.contains(&feature));
+        let filesystem = NewFilesystem { sums, ..new_filesystem(&args.dataset_properties) };
         let mut init =
             |objset: &Arc<_>, tx: &_| create_fs(objset, tx, Writer::new(txgs.clone(), clock.clone()), &filesystem);
         zfs_spa::create(&options, &mut init).map_err(|e| about(failure::create(&e)))?;
@@ -240,6 +242,7 @@ impl Engine {
         let path = path_of(&args.name);
         imported.task(&args.name.clone(), "create", move |ctx| {
             let clock = Arc::new(zfs_env::SystemClock);
+            let filesystem = NewFilesystem { sums: ctx.dsl().new_sums(), ..filesystem };
             let mut init =
                 |objset: &Arc<_>, tx: &_| create_fs(objset, tx, Writer::new(txgs.clone(), clock.clone()), &filesystem);
             let flags = if filesystem.case == 1 { DS_FLAG_CI_DATASET } else { 0 };

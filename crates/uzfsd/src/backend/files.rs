@@ -100,6 +100,11 @@ impl Engine {
             let wrong = |e: zfs_spa::Error| about(failure::engine(&e));
             let state = spa.dsl().dataset(dataset.object).map_err(wrong)?;
             let objset = spa.dsl().open_objset(&state).map_err(wrong)?;
+            if !objset.phys().zil_header.log.is_hole() {
+                let text = "its intent log must be replayed first, which uzfs cannot do yet: mount it with '-o ro', \
+                            or import the pool with OpenZFS once";
+                return Err(about(Failure::new(FailureCode::NotSupported, text)));
+            }
             let options = self.zfs_options(imported, dataset, xattr)?;
             let writer = Writer::new(spa.txgs().clone(), Arc::new(zfs_env::SystemClock));
             let zfs = Zfs::mount_writable(objset, options, writer).map_err(wrong)?;

@@ -15,6 +15,9 @@ use zfs_phys::dsl::{
 };
 use zfs_phys::enums::{DmuObjectType as Ot, ObjsetType};
 use zfs_phys::feature::Feature;
+use zfs_phys::objset::{
+    OBJSET_FLAG_PROJECTQUOTA_COMPLETE, OBJSET_FLAG_USERACCOUNTING_COMPLETE, OBJSET_FLAG_USEROBJACCOUNTING_COMPLETE,
+};
 use zfs_phys::zap::NORM_TOUPPER;
 use zfs_zio::{Error, ErrorKind};
 
@@ -178,6 +181,13 @@ impl DslPool {
         let owner = Arc::new(Owner { pool: self.me.clone(), dataset: Arc::downgrade(ds) });
         let objset = Objset::create(self.mos.zio(), ds.object, new.kind, owner)?;
         *ds.objset.lock() = Some(objset.clone());
+        if new.kind == ObjsetType::Zfs {
+            for feature in [Feature::UserobjAccounting, Feature::ProjectQuota] {
+                if self.ops.feature_enabled(feature) {
+                    ds.activate(self, tx, feature)?;
+                }
+            }
+        }
         (new.init)(&objset, tx)?;
         self.dirtied(ds, tx.txg());
         Ok(())
@@ -227,6 +237,11 @@ impl DslPool {
         self.create_dataset(tx, &dir, Some(&origin), 0)
     }
 
+    /// Sums of users, groups and projects that a new file system keeps: `OBJSET_FLAG_*_COMPLETE`.
+    pub fn new_sums(&self) -> u64 {
+        sums_with(|feature| self.ops.feature_enabled(feature))
+    }
+
     fn init_counts(&self, tx: &Tx, dir: &Arc<DirState>) -> Result<()> {
         if self.ops.feature_active(Feature::FilesystemLimits) {
             self.zapify(tx, dir.object)?;
@@ -262,6 +277,7 @@ impl DslPool {
         if ds.phys().is_snapshot() {
             return Err(Error::new(ErrorKind::ReadOnly, "opening a snapshot for writing"));
         }
+        self.check_changeable(ds)?;
         let owner = Arc::new(Owner { pool: self.me.clone(), dataset: Arc::downgrade(ds) });
         let objset = Objset::open_writable(self.mos.zio(), &ds.phys().bp, ds.object, None, owner)?;
         *slot = Some(objset.clone());
@@ -273,4 +289,12 @@ impl DslPool {
         let dir = self.free_dir.lock().clone();
         dir.map_or(Ok(()), |dir| dir.diduse(UsedBy::Head, sums))
     }
+}
+
+/// The sums that a new file system keeps in a pool with such features.
+pub fn sums_with(enabled: impl Fn(Feature) -> bool) -> u64 {
+    let with = |feature, flag| if enabled(feature) { flag } else { 0 };
+    OBJSET_FLAG_USERACCOUNTING_COMPLETE
+        | with(Feature::UserobjAccounting, OBJSET_FLAG_USEROBJACCOUNTING_COMPLETE)
+        | with(Feature::ProjectQuota, OBJSET_FLAG_PROJECTQUOTA_COMPLETE)
 }

@@ -27,6 +27,7 @@ impl DslPool {
         if !phys.is_snapshot() {
             return Err(Error::invalid("destroying a snapshot that is none"));
         }
+        self.check_changeable(snap)?;
         let held = self.is_held(snap)?;
         if defer && (held || phys.num_children > 1) {
             snap.update(|p| p.flags |= DS_FLAG_DEFER_DESTROY);
@@ -174,6 +175,7 @@ impl DslPool {
     /// # Errors
     /// `Exists` when it has children, snapshots or clones of them.
     pub fn destroy_head(&self, tx: &Tx, ds: &Arc<DatasetState>, path: &str) -> Result<()> {
+        self.check_changeable(ds)?;
         let phys = ds.phys();
         let prev = ds.prev.lock().take();
         if prev.as_ref().is_some_and(|p| p.phys().next_snap_obj == ds.object) {

@@ -29,7 +29,7 @@ mod snapshot;
 mod tests;
 mod tree;
 
-pub use create::NewObjset;
+pub use create::{NewObjset, sums_with};
 pub use dataset::DatasetState;
 pub use dir::{DirState, UsedBy};
 pub use policy::mos_write_props;
@@ -43,7 +43,7 @@ use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result, Zap};
 use zfs_phys::BlkPtr;
-use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys};
+use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys, field};
 use zfs_phys::feature::Feature;
 use zfs_zio::Error;
 
@@ -306,6 +306,23 @@ impl DslPool {
             Some(object) => self.dataset(object).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Refuses datasets with something in use that would have to be kept up to date with every block and is not yet: the
+    /// livelist of a clone, and bookmarks that count what was freed since.
+    fn check_changeable(&self, ds: &DatasetState) -> Result<()> {
+        let has = |object: u64, name: &str| {
+            let is_table = self.mos.dnode(object)?.phys().object_type.is_zap();
+            Ok::<_, Error>(is_table && mosw::zap_has(&self.mos, object, name)?)
+        };
+        if has(ds.dir.object, field::LIVELIST)? {
+            return Err(Error::unsupported("changing a clone that has a livelist"));
+        }
+        let head = ds.dir.phys().head_dataset_obj;
+        if self.ops.feature_active(Feature::BookmarkWritten) && has(head, field::BOOKMARK_NAMES)? {
+            return Err(Error::unsupported("changing a dataset that has bookmarks which count freed space"));
+        }
+        Ok(())
     }
 
     /// Tells that the object set of a dataset has something to write in `txg`.

@@ -82,6 +82,7 @@ impl DslPool {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg()) || os.is_dirty(tx.txg() + 1)) {
             return Err(Error::new(ErrorKind::Busy, "rolling back a dataset that is being written"));
         }
+        self.check_changeable(head)?;
         let snap = head.prev.lock().clone().filter(|p| p.phys().next_snap_obj == head.object);
         let snap = snap.ok_or_else(|| Error::not_found("rolling back a dataset that has no snapshot"))?;
         let (now, then) = (head.phys(), snap.phys());

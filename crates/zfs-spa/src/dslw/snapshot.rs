@@ -23,6 +23,7 @@ impl DslPool {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg())) {
             return Err(Error::new(ErrorKind::Busy, "taking a snapshot of a dataset that is being written"));
         }
+        self.check_changeable(head)?;
         if mosw::zap_get(&self.mos, head.phys().snapnames_zapobj, name)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
         }

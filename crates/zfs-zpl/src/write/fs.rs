@@ -9,6 +9,7 @@ use zfs_dmu::sa::SaRegistry;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Zap};
 use zfs_phys::enums::DmuObjectType as Ot;
+use zfs_phys::objset::OBJSET_FLAG_PROJECTQUOTA_COMPLETE;
 use zfs_phys::zap::NORM_TOUPPER;
 use zfs_phys::znode::MASTER_NODE_OBJ;
 use zfs_zio::{Error, Result};
@@ -26,6 +27,8 @@ pub struct NewFilesystem {
     pub uid: u32,
     /// Group of the root directory.
     pub gid: u32,
+    /// Sums that are kept from the start: `OBJSET_FLAG_*_COMPLETE`.
+    pub sums: u64,
 }
 
 /// Fills a fresh object set: the master node, the tables it names, and the root directory.
@@ -33,6 +36,8 @@ pub struct NewFilesystem {
 /// # Errors
 /// What changing objects meets.
 pub fn create_fs(objset: &Arc<Objset>, tx: &Tx, writer: Writer, new: &NewFilesystem) -> Result<()> {
+    objset.set_flags(tx, new.sums)?;
+    super::owner::account(objset, new.sums)?;
     let master = Zap::claim(objset, tx, MASTER_NODE_OBJ, Ot::MASTER_NODE)?;
     let fold = if new.case == 0 { 0 } else { NORM_TOUPPER };
     for (name, value) in
@@ -50,7 +55,13 @@ pub fn create_fs(objset: &Arc<Objset>, tx: &Tx, writer: Writer, new: &NewFilesys
     let root = NewFile { mode: 0o040_755, uid: new.uid, gid: new.gid, ..NewFile::default() };
     // The root is its own parent, which is known only once it has a number: the first free one.
     let parent = objset.next_free_object()?;
-    let origin = Origin { parent, xattr: false, projid: Some(0), proj_inherit: false, links: 1 };
+    let origin = Origin {
+        parent,
+        xattr: false,
+        projid: (new.sums & OBJSET_FLAG_PROJECTQUOTA_COMPLETE != 0).then_some(0),
+        proj_inherit: false,
+        links: 1,
+    };
     let root = zfs.make_node(tx, &root, &origin)?;
     if root.object() != parent {
         return Err(Error::corrupt("the root directory of a fresh file system has another number"));

@@ -18,6 +18,7 @@ mod create;
 mod data;
 mod dir;
 mod fs;
+pub(crate) mod owner;
 mod setattr;
 mod unlinked;
 mod xattr;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use zfs_dmu::Zap;
 use zfs_dmu::sa::ZplAttr as A;
 use zfs_dmu::txg::Tx;
-use zfs_phys::nvlist::NvValue;
+use zfs_phys::nvlist::{NvList, NvValue};
 use zfs_phys::znode::Dirent;
 use zfs_zio::{Error, ErrorKind, Result};
 
@@ -103,7 +103,7 @@ impl Zfs {
         }
         let text = std::str::from_utf8(name).ok();
         let tx = self.begin()?;
-        let mut list = self.kept_with(&znode)?.unwrap_or_default();
+        let mut list = self.kept_with(&znode)?.unwrap_or_else(NvList::new);
         let packed = list.pairs.iter().any(|(n, _)| n.as_bytes() == name);
         list.pairs.retain(|(n, _)| n.as_bytes() != name);
         let fits = self.options().xattr_sa && text.is_some() && value.is_some_and(|v| v.len() <= MAX_ENTRY);
