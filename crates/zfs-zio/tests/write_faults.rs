@@ -362,7 +362,8 @@ fn flushes_are_shared_and_cover_what_was_written() {
         }
     });
     let flushes = disks[0].flushes.load(Ordering::Relaxed);
-    assert!((25..150).contains(&flushes), "{flushes} flushes for 200 requests");
+    // How many requests one flush serves depends on the scheduler; that none is shared is a fault.
+    assert!((25..200).contains(&flushes), "{flushes} flushes for 200 requests");
 }
 
 fn uberblock(txg: u64) -> Uberblock {

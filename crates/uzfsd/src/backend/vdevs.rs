@@ -85,8 +85,9 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     // A device that was taken offline was not looked for, and a distributed spare has none.
     node.not_present = absent && node.state != VdevState::Offline && node.kind != "dspare";
     node.psize = vdev.device().map(|d| d.size());
-    // Whether a device can trim is only known of one that is open.
-    node.trim_notsup = vdev.config.kind.is_leaf() && vdev.device().is_none();
+    // Whether a device can trim is only known of one that is open; a file always can, if it was looked for.
+    let file = matches!(vdev.config.kind, VdevKind::File) && node.state != VdevState::Offline;
+    node.trim_notsup = vdev.config.kind.is_leaf() && vdev.device().is_none() && !file;
     node.stats = VdevStats {
         ops: vec![0, vdev.stats.reads(), 0, 0, 0, 0, 0],
         bytes: vec![0, vdev.stats.bytes_read(), 0, 0, 0, 0, 0],

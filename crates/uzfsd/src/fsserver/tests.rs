@@ -53,8 +53,8 @@ fn read(s: &VfsService, node: u64) -> Vec<u8> {
 #[test]
 fn files_are_made_written_renamed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
-    unpack("tank", dir.path());
-    let (spa, head) = spa(dir.path(), "tank");
+    unpack("hotspare", dir.path());
+    let (spa, head) = spa(dir.path(), "hotspare");
     let s = service(&spa, head);
     let root = s.volume().root;
     assert_eq!(s.volume().flags & volume::READONLY, 0);
