@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod accounting;
+mod ahead;
 pub mod bpobj;
 mod cache;
 mod ctx;
@@ -42,7 +43,7 @@ pub use dnode::{Bonus, Dnode, PhysRef, Seek};
 pub use live::TO_END;
 pub use liveset::{INDIRECT_SHIFT, ObjectSpec};
 pub use objset::Objset;
-pub use owner::{BlockKind, ObjsetOwner};
+pub use owner::{BlockKind, LogPolicy, ObjsetOwner, SyncMode};
 pub use txg::{Tx, Txgs};
 pub use zap::Zap;
 pub use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark, Zio};

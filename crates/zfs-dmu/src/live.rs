@@ -48,6 +48,8 @@ pub(crate) struct Block {
     pub(crate) buf: Buf,
     /// It has to be written (again).
     pub(crate) dirty: bool,
+    /// Where it was written ahead as it is now.
+    pub(crate) ahead: Option<BlkPtr>,
 }
 
 /// Ranges of block numbers, `start..end`, that do not touch.
@@ -95,6 +97,8 @@ pub(crate) struct Change {
     pub(crate) blocks: BTreeMap<u64, Block>,
     /// Blocks freed before any of `blocks` were changed, not yet freed on disk.
     pub(crate) frees: Ranges,
+    /// What was written ahead and is no longer what the blocks hold.
+    pub(crate) dead: Vec<BlkPtr>,
     /// Those that the sync is freeing right now.
     pub(crate) freeing: Ranges,
     pub(crate) bonus: Option<(DmuObjectType, Vec<u8>)>,
@@ -207,12 +211,14 @@ impl Live {
         let mut state = self.state.lock();
         let change = state.changes.get_mut(&txg).filter(|c| c.dirty)?;
         change.dirty = false;
-        let mut blocks = Vec::new();
+        let (mut blocks, mut ahead) = (Vec::new(), BTreeMap::new());
         for (blkid, block) in &mut change.blocks {
             if std::mem::take(&mut block.dirty) {
                 blocks.push((*blkid, block.buf.clone()));
+                ahead.extend(block.ahead.take().map(|bp| (*blkid, bp)));
             }
         }
+        let dead = std::mem::take(&mut change.dead);
         let frees = std::mem::take(&mut change.frees);
         for (start, end) in frees.iter() {
             change.freeing.add(start, end);
@@ -220,6 +226,8 @@ impl Live {
         let spill = if std::mem::take(&mut change.spill_dirty) { change.spill.clone() } else { None };
         Some(Work {
             blocks,
+            ahead,
+            dead,
             frees,
             bonus: change.bonus.take(),
             spill,
@@ -255,6 +263,13 @@ impl Live {
         if state.changes.is_empty() {
             self.changed.store(false, Relaxed);
         }
+    }
+
+    /// A block that was changed in `txg` and is still to be written.
+    pub(crate) fn with_block<T>(&self, txg: u64, blkid: u64, f: impl FnOnce(&mut Block) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        let change = state.changes.get_mut(&txg).filter(|change| change.dirty && !change.freed)?;
+        change.blocks.get_mut(&blkid).filter(|block| block.dirty).map(f)
     }
 
     /// Has the descriptor written in the txg of `tx`.
@@ -296,9 +311,10 @@ impl Live {
             open_max(open, blkid);
             let block = change.blocks.entry(blkid).or_insert_with(|| {
                 tx.dirtied(size as u64);
-                Block { buf: start.unwrap_or_else(|| Buf::zeroed(size)), dirty: true }
+                Block { buf: start.unwrap_or_else(|| Buf::zeroed(size)), dirty: true, ahead: None }
             });
             block.dirty = true;
+            change.dead.extend(block.ahead.take());
             let bytes = block.buf.make_mut();
             if bytes.len() != size {
                 bytes.resize(size, 0);
@@ -365,7 +381,7 @@ impl Dnode {
             let n = rest.len().min(blksz as usize - skip);
             let (piece, tail) = rest.split_at(n);
             if n as u64 == blksz {
-                self.write_block(tx, blkid, piece.to_vec().into())?;
+                self.write_block(tx, blkid, Buf::copy_of(piece))?;
             } else {
                 self.modify_block(tx, blkid, |block| {
                     if let Some(to) = block.get_mut(skip..skip + n) {
@@ -387,8 +403,9 @@ impl Dnode {
         }
         live.change(tx, |open, change| {
             open_max(open, blkid);
-            if change.blocks.insert(blkid, Block { buf, dirty: true }).is_none() {
-                tx.dirtied(size);
+            match change.blocks.insert(blkid, Block { buf, dirty: true, ahead: None }) {
+                Some(old) => change.dead.extend(old.ahead),
+                None => tx.dirtied(size),
             }
         });
         Ok(())
@@ -443,7 +460,7 @@ impl Dnode {
             live.change(tx, |open, change| {
                 let gone: Vec<u64> = change.blocks.range(first..last).map(|(b, _)| *b).collect();
                 for b in gone {
-                    change.blocks.remove(&b);
+                    change.dead.extend(change.blocks.remove(&b).and_then(|block| block.ahead));
                 }
                 change.frees.add(first, last);
                 if to_end && first <= open.maxblkid {
@@ -588,7 +605,8 @@ impl Dnode {
     pub(crate) fn free(&self, tx: &Tx) -> Result<()> {
         let live = self.writable()?;
         live.change(tx, |_, change| {
-            change.blocks.clear();
+            let blocks = std::mem::take(&mut change.blocks);
+            change.dead.extend(blocks.into_values().filter_map(|block| block.ahead));
             change.frees = Ranges::default();
             (change.bonus, change.spill, change.spill_dirty) = (None, None, false);
             change.freed = true;

@@ -31,6 +31,53 @@ impl BlockKind {
     }
 }
 
+/// The `sync` property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// What is asked to be durable is.
+    #[default]
+    Standard,
+    /// Every change is durable when it returns.
+    Always,
+    /// Nothing is durable before its txg, whoever asks.
+    Disabled,
+}
+
+/// How changes of an object set are made durable before their txg is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogPolicy {
+    /// `sync`.
+    pub sync: SyncMode,
+    /// `logbias` is `throughput`.
+    pub throughput: bool,
+    /// The pool has devices for logs.
+    pub slog: bool,
+    /// The pool has devices for metadata and small blocks; with the largest block of data that goes there.
+    pub special: Option<u32>,
+    /// Records may tell of extended attributes kept with files (`zilsaxattr` is enabled).
+    pub xattrs: bool,
+}
+
+/// Smallest write that is not copied into the log (`zfs_immediate_write_sz`), bytes.
+const IMMEDIATE_WRITE: u64 = 32 << 10;
+
+impl LogPolicy {
+    /// Whether a write of `size` bytes to blocks of `blksz` goes to where it will stay, instead of into the log
+    /// (`zil_write_state`).
+    pub fn ahead(&self, size: u64, blksz: u64) -> bool {
+        if self.throughput {
+            return true;
+        }
+        let fast = match self.special {
+            _ if self.slog => true,
+            // The log is on the special devices, and the data would not be.
+            Some(small) => blksz > u64::from(small),
+            None => false,
+        };
+        size >= IMMEDIATE_WRITE && !fast
+    }
+}
+
 /// What an object set tells about its blocks, and asks before it writes them. Called in syncing context by the threads
 /// that write blocks, several at a time.
 pub trait ObjsetOwner: Send + Sync {
@@ -52,6 +99,14 @@ pub trait ObjsetOwner: Send + Sync {
     fn hole_birth(&self) -> bool {
         true
     }
+
+    /// How changes are made durable before their txg is.
+    fn log_policy(&self) -> LogPolicy {
+        LogPolicy::default()
+    }
+
+    /// The object set has an intent log from the txg being synced on, or none any more.
+    fn log_in_use(&self, _in_use: bool) {}
 
     /// The object set has something to write in `txg`: called at the first change.
     fn dirtied(&self, txg: u64);

@@ -23,6 +23,7 @@ use crate::objset::{
 use crate::owner::BlockKind;
 use crate::tree::{Tree, epbs};
 use crate::txg::Tx;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use zfs_phys::blkptr::BLKPTR_SIZE;
@@ -40,6 +41,10 @@ const WORTH_THREADS: usize = 64 << 10;
 /// What a sync takes of an object's change.
 pub(crate) struct Work {
     pub(crate) blocks: Vec<(u64, Buf)>,
+    /// Those of them that were written ahead.
+    pub(crate) ahead: BTreeMap<u64, BlkPtr>,
+    /// Blocks that were written ahead for nothing.
+    pub(crate) dead: Vec<BlkPtr>,
     pub(crate) frees: Ranges,
     pub(crate) bonus: Option<(DmuObjectType, Vec<u8>)>,
     pub(crate) spill: Option<Option<Buf>>,
@@ -59,6 +64,7 @@ struct Job {
     pass: u32,
     phys: DnodePhys,
     blocks: Vec<(u64, Buf)>,
+    ahead: BTreeMap<u64, BlkPtr>,
     frees: Vec<(u64, u64)>,
     /// Pointers that the dnode itself held before it got more levels, and the level of the block they are in now.
     moved: Option<(u8, Vec<BlkPtr>)>,
@@ -112,7 +118,11 @@ impl Job {
         let owner = &self.set.owner;
         let props = owner.write_props(kind);
         let known = (prev.birth() != 0).then_some(prev);
-        let mut bp = self.ctx.zio.write(self.txg, buf, &props, bm, known, self.pass)?;
+        let ahead = self.ahead.get(&bm.blkid).filter(|_| kind.level == 0 && !kind.spill);
+        let mut bp = match ahead {
+            Some(bp) => *bp,
+            None => self.ctx.zio.write(self.txg, buf, &props, bm, known, self.pass)?,
+        };
         if bp.is_hole() {
             self.kill(prev)?;
             return Ok(self.hole(prev, kind.level, kind.lsize));
@@ -385,6 +395,8 @@ fn sync_node(set: &Arc<LiveObjset>, node: &Dnode, live: &Live, txg: u64, pass: u
             phys.maxblkid = start.saturating_sub(1);
         }
     }
+    // No part of the object ever: nobody has counted them.
+    work.dead.iter().try_for_each(|bp| node.ctx.zio.free(txg, bp))?;
     let mut moved = None;
     if let Some((last, _)) = work.blocks.last() {
         phys.maxblkid = phys.maxblkid.max(*last);
@@ -398,6 +410,7 @@ fn sync_node(set: &Arc<LiveObjset>, node: &Dnode, live: &Live, txg: u64, pass: u
         pass,
         phys: phys.clone(),
         blocks: work.blocks,
+        ahead: work.ahead,
         frees,
         moved,
         used: AtomicI64::new(0),

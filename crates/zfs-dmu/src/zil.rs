@@ -8,11 +8,14 @@ use crate::objset::Objset;
 use zfs_phys::BlkPtr;
 use zfs_phys::objset::ZilHeader;
 use zfs_phys::zil::{Record, ZIL_CLAIM_LR_SEQ_VALID, ZIL_ZC_OBJSET, ZIL_ZC_SEQ, ZilBlock};
-use zfs_zio::{Error, Result, Zbookmark};
+use zfs_zio::{Error, ErrorKind, Result, Zbookmark};
 
+mod notes;
+pub mod replay;
 pub mod write;
 
-pub use write::{Replayer, Zil, claim};
+pub use replay::{Replayer, claim};
+pub use write::Zil;
 
 /// Why a walk ended.
 #[derive(Debug)]
@@ -55,6 +58,24 @@ pub fn bookmark(bp: &BlkPtr) -> Zbookmark {
 /// walk. Of a claimed log only what was claimed is visited.
 pub fn walk(
     objset: &Objset,
+    on_block: impl FnMut(&BlkPtr, &Zbookmark) -> Result<()>,
+    on_record: impl FnMut(&Record<'_>) -> Result<()>,
+) -> Result<ZilSummary> {
+    walk_with(objset, false, on_block, on_record)
+}
+
+/// [`walk`], but a record that `on_record` cannot read is where the log ends.
+fn walk_until(
+    objset: &Objset,
+    on_block: impl FnMut(&BlkPtr, &Zbookmark) -> Result<()>,
+    on_record: impl FnMut(&Record<'_>) -> Result<()>,
+) -> Result<ZilSummary> {
+    walk_with(objset, true, on_block, on_record)
+}
+
+fn walk_with(
+    objset: &Objset,
+    until_unreadable: bool,
     mut on_block: impl FnMut(&BlkPtr, &Zbookmark) -> Result<()>,
     mut on_record: impl FnMut(&Record<'_>) -> Result<()>,
 ) -> Result<ZilSummary> {
@@ -106,7 +127,13 @@ pub fn walk(
                     return Ok(out);
                 }
             };
-            on_record(&record)?;
+            match on_record(&record) {
+                Err(e) if until_unreadable && matches!(e.kind(), ErrorKind::Io | ErrorKind::Checksum) => {
+                    out.end = ZilEnd::Unreadable(e);
+                    return Ok(out);
+                }
+                other => other?,
+            }
             out.records += 1;
             out.max_record_seq = record.seq;
         }

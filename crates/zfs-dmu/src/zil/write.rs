@@ -11,25 +11,26 @@
 //! Batching: one caller at a time leads. It takes what all who wait want written, writes it, flushes, and wakes them;
 //! those that came meanwhile are the next batch. So a hundred threads that sync share few flushes.
 //!
-//! Data of writes is read from the object when it is committed, and goes into the record. Rejected for now: writing large
-//! pieces ahead to where the txg would put them (`WR_INDIRECT`), which saves writing them twice.
+//! Data of writes is read from the object when it is committed. Small pieces go into the record; whole blocks of large
+//! writes are written to where the txg will have them, and the record holds their pointers ([`Dnode::write_ahead`]), which
+//! saves writing them twice.
 //!
-//! When a block cannot be had, the txg is waited for instead, and the chain starts anew.
+//! When a block cannot be had, or a change has no record, the txg is waited for instead.
 //!
 //! Lock order: the state's lock is a leaf. A leader holds a transaction while it allocates, so that the txg it allocates
 //! in does not sync before the new blocks are known to the state.
 
-use super::{ZilEnd, ZilSummary, bookmark, walk};
+use super::bookmark;
+use super::notes::{Itx, Note, Notes};
+use crate::dnode::Dnode;
 use crate::objset::Objset;
+use crate::owner::{LogPolicy, SyncMode};
 use crate::txg::{Tx, Txgs};
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use zfs_phys::objset::ZilHeader;
-use zfs_phys::zil::{
-    LR_WRITE_SIZE, Record, RecordBody, Write, ZIL_CHAIN_SIZE, ZIL_CLAIM_LR_SEQ_VALID, ZIL_REPLAY_NEEDED, ZIL_ZC_OBJSET,
-    encode_block, next_sum,
-};
+use zfs_phys::zil::{LR_WRITE_SIZE, Record, RecordBody, Write, ZIL_CHAIN_SIZE, encode_block, next_sum};
 use zfs_phys::{BlkPtr, Endian};
 use zfs_zio::{Error, ErrorKind, Result};
 
@@ -37,34 +38,11 @@ use zfs_zio::{Error, ErrorKind, Result};
 const SMALLEST: usize = 8 << 10;
 const LARGEST: usize = 128 << 10;
 /// Record of a write (`TX_WRITE`).
-const TX_WRITE: u64 = 9;
+pub(super) const TX_WRITE: u64 = 9;
 /// Where in a record its sequence number lies.
 const AT_SEQ: usize = 24;
 /// Longest data of one record.
 const LONGEST_DATA: usize = LARGEST - ZIL_CHAIN_SIZE - LR_WRITE_SIZE - 8;
-
-/// A change that is noted.
-enum Note {
-    /// The record as it will be, but for its sequence number.
-    Record(Vec<u8>),
-    /// A write whose data is still to be read.
-    Data { object: u64, offset: u64, len: u64 },
-}
-
-struct Itx {
-    txg: u64,
-    note: Note,
-}
-
-impl Itx {
-    /// Object whose contents it is about; nothing for what every commit writes.
-    fn contents_of(&self) -> Option<u64> {
-        match self.note {
-            Note::Data { object, .. } => Some(object),
-            Note::Record(_) => None,
-        }
-    }
-}
 
 /// A block of the chain.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +56,8 @@ struct Lwb {
 }
 
 #[derive(Default)]
-struct State {
-    notes: VecDeque<Itx>,
+pub(super) struct State {
+    notes: Notes,
     chain: VecDeque<Lwb>,
     /// Sequence number of the newest record.
     lr_seq: u64,
@@ -93,13 +71,15 @@ struct State {
     /// Guid of the next chain.
     guid: [u64; 2],
     /// Blocks that the next sync frees, clearing the header.
-    discard: Option<Vec<BlkPtr>>,
+    pub(super) discard: Option<Vec<BlkPtr>>,
     /// Blocks that were allocated for nothing.
     orphans: Vec<BlkPtr>,
     /// The header on disk leads to a log that has to be replayed or discarded first.
-    stale: bool,
+    pub(super) stale: bool,
     /// Newest record that was replayed, by txg.
-    replayed: Vec<(u64, u64)>,
+    pub(super) replayed: Vec<(u64, u64)>,
+    /// Record that is being replayed: changes are those of the record, and not noted again.
+    pub(super) replaying: Option<u64>,
     last_batch: usize,
     /// A batch was lost: neither log nor txg took it.
     broken: bool,
@@ -108,79 +88,20 @@ struct State {
 /// The intent log of a writable object set.
 pub struct Zil {
     objset: Weak<Objset>,
-    txgs: Arc<Txgs>,
-    id: u64,
-    state: Mutex<State>,
+    pub(super) txgs: Arc<Txgs>,
+    pub(super) id: u64,
+    pub(super) state: Mutex<State>,
     changed: Condvar,
-}
-
-/// Claims the log of an object set that is opened for writing: marks its blocks as allocated, so that nothing is put
-/// over them before it is replayed. `tx` is of the first txg after the import. Gives whether there is anything to
-/// replay.
-pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
-    let header = objset.phys().zil_header;
-    if header.log.is_hole() {
-        return Ok(false);
-    }
-    if is_foreign(&header, objset.id()) {
-        objset.set_zil_header(tx, &ZilHeader::default())?;
-        return Ok(false);
-    }
-    if header.claim_txg != 0 {
-        return Ok(header.flags & ZIL_REPLAY_NEEDED != 0);
-    }
-    let (zio, txg) = (objset.zio().clone(), tx.txg());
-    let mut seen = BTreeSet::new();
-    // What is older than this import is allocated as of the txg it was allocated in.
-    let mut one = |bp: &BlkPtr| match bp.birth() >= txg && seen.insert(bp.dva(0)) {
-        true => zio.claim(txg, bp),
-        false => Ok(()),
-    };
-    let mut indirect = Vec::new();
-    let mut blocks = Vec::new();
-    let summary = walk(
-        objset,
-        |bp, _| {
-            blocks.push(*bp);
-            Ok(())
-        },
-        |record| {
-            indirect.extend(record.blkptrs().iter().filter(|bp| !bp.is_hole() && bp.birth() >= txg).copied());
-            Ok(())
-        },
-    )?;
-    for bp in blocks.iter().chain(&indirect) {
-        one(bp)?;
-    }
-    let needed = summary.records > 0 || summary.blocks > 1;
-    let flags = ZIL_CLAIM_LR_SEQ_VALID | if needed { ZIL_REPLAY_NEEDED } else { 0 };
-    let claimed = ZilHeader {
-        claim_txg: txg,
-        claim_blk_seq: summary.max_block_seq,
-        claim_lr_seq: summary.max_record_seq,
-        flags: header.flags | flags,
-        ..header
-    };
-    objset.set_zil_header(tx, &claimed)?;
-    Ok(needed)
-}
-
-/// Whether a log belongs to another object set: a clone begins with the header of the snapshot it comes from, whose
-/// blocks are not its to read or free.
-fn is_foreign(header: &ZilHeader, id: u64) -> bool {
-    header.log.checksum().get(ZIL_ZC_OBJSET).is_none_or(|owner| *owner != id)
-}
-
-/// Whether the blocks of a log are this object set's to read and free. A header that was not claimed by this import is
-/// an old one that came back, as a rollback brings it: its blocks were freed long ago.
-fn is_own(header: &ZilHeader, id: u64) -> bool {
-    !header.log.is_hole() && header.claim_txg != 0 && !is_foreign(header, id)
 }
 
 impl Zil {
     /// Opens the log of a writable object set. `guid` are random words that tell its chains from others. A log that is
-    /// there from before has to be replayed or discarded before anything is committed.
+    /// there from before has to be replayed or discarded before anything is committed. An object set has one log:
+    /// whoever opens it again gets the same.
     pub fn open(objset: &Arc<Objset>, txgs: &Arc<Txgs>, guid: [u64; 2]) -> Result<Arc<Self>> {
+        if let Some(log) = objset.live_set()?.log() {
+            return Ok(log);
+        }
         let stale = !objset.phys().zil_header.log.is_hole();
         let state = State { guid, stale, ..State::default() };
         let zil = Arc::new(Self {
@@ -194,32 +115,72 @@ impl Zil {
         Ok(zil)
     }
 
-    fn objset(&self) -> Result<Arc<Objset>> {
+    pub(super) fn objset(&self) -> Result<Arc<Objset>> {
         self.objset.upgrade().ok_or_else(|| Error::new(ErrorKind::Bug, "the log of an object set that is closed"))
     }
 
-    /// Notes a change made in `tx`; `txtype` is its `TX_*` number. Changes of one object are noted in the order they
-    /// were made.
-    pub fn log(&self, tx: &Tx, txtype: u64, ignore_case: bool, body: RecordBody<'_>) -> Result<()> {
-        let record = Record { txtype, ignore_case, reclen: 0, txg: tx.txg(), seq: 0, body };
-        let bytes = record.encode(Endian::NATIVE)?;
-        if bytes.len() + ZIL_CHAIN_SIZE > LARGEST {
-            return Err(Error::invalid("a change too large for the intent log"));
+    /// How the object set is logged at the moment.
+    pub fn policy(&self) -> LogPolicy {
+        let policy = |objset: Arc<Objset>| objset.live_set().map(|live| live.owner.log_policy()).ok();
+        self.objset.upgrade().and_then(policy).unwrap_or_default()
+    }
+
+    /// Whether a record is being replayed; then it counts as replayed once `tx` is on disk.
+    pub fn replaying(&self, tx: &Tx) -> bool {
+        let mut state = self.state.lock();
+        let Some(seq) = state.replaying else { return false };
+        state.replayed.push((tx.txg(), seq));
+        drop(state);
+        // The header has to be stored with that txg.
+        let _ = self.objset().and_then(|objset| objset.touch(tx));
+        true
+    }
+
+    fn note(&self, tx: &Tx, about: Option<u64>, note: Note) {
+        if !self.replaying(tx) {
+            self.state.lock().notes.add(tx.txg(), about, note);
         }
-        self.state.lock().notes.push_back(Itx { txg: tx.txg(), note: Note::Record(bytes) });
-        Ok(())
+    }
+
+    /// Notes a change made in `tx`; `txtype` is its `TX_*` number, `about` the object whose contents or attributes it
+    /// changed, if it is no change of names. Changes of one object are noted in the order they were made.
+    pub fn log(&self, tx: &Tx, txtype: u64, about: Option<u64>, body: RecordBody<'_>) {
+        let record = Record { txtype, ignore_case: false, reclen: 0, txg: tx.txg(), seq: 0, body };
+        match record.encode(Endian::NATIVE) {
+            Ok(bytes) if bytes.len() + ZIL_CHAIN_SIZE <= LARGEST => self.note(tx, about, Note::Record(bytes)),
+            // What no record can say is durable with its txg.
+            _ => self.note(tx, about, Note::Wait),
+        }
     }
 
     /// Notes that bytes of an object were written in `tx`.
     pub fn log_write(&self, tx: &Tx, object: u64, offset: u64, len: u64) {
-        self.state.lock().notes.push_back(Itx { txg: tx.txg(), note: Note::Data { object, offset, len } });
+        self.note(tx, Some(object), Note::Data { object, offset, len });
+    }
+
+    /// Notes a change that no record can tell: a commit that covers it waits for its txg.
+    pub fn log_unknown(&self, tx: &Tx, about: Option<u64>) {
+        self.note(tx, about, Note::Wait);
+    }
+
+    /// Has what was noted of an object written with the next commit of anything: its name changes now.
+    pub fn settle(&self, object: u64) {
+        self.state.lock().notes.settle(object);
+    }
+
+    /// Drops what was noted of an object that is removed: its number may become another's.
+    pub fn forget(&self, object: u64) {
+        self.state.lock().notes.forget(object);
     }
 
     /// Makes durable what was noted so far: all changes of names and attributes, and the contents of `object` (of all
     /// objects when there is none). Not to be called while holding a transaction.
     pub fn commit(&self, object: Option<u64>) -> Result<()> {
+        if self.policy().sync == SyncMode::Disabled {
+            return Ok(());
+        }
         let mut state = self.state.lock();
-        if state.notes.is_empty() && !state.leading {
+        if state.notes.is_empty(object) && !state.leading && !state.broken {
             return Ok(());
         }
         match object {
@@ -238,7 +199,8 @@ impl Zil {
             }
             state.leading = true;
             let upto = state.asked;
-            let batch = take_batch(&mut state, self.txgs.synced_txg());
+            let (wanted, all) = (std::mem::take(&mut state.wanted), std::mem::take(&mut state.all));
+            let batch = state.notes.take(&wanted, all, self.txgs.synced_txg());
             drop(state);
             let result = self.write_out(batch);
             state = self.state.lock();
@@ -257,6 +219,9 @@ impl Zil {
     /// Writes a batch; when the log cannot take it, waits for its txg.
     fn write_out(&self, batch: Vec<Itx>) -> Result<()> {
         let Some(newest) = batch.iter().map(|i| i.txg).max() else { return Ok(()) };
+        if batch.iter().any(|i| matches!(i.note, Note::Wait)) {
+            return self.txgs.wait_synced(newest);
+        }
         let mut allocated = Vec::new();
         let written = self.write_batch(&batch, &mut allocated);
         if written.is_err() {
@@ -280,13 +245,13 @@ impl Zil {
 
     fn write_batch(&self, batch: &[Itx], allocated: &mut Vec<BlkPtr>) -> Result<()> {
         let objset = self.objset()?;
-        let records = self.records(&objset, batch)?;
-        if records.is_empty() {
-            return Ok(());
-        }
         self.start_chain(&objset)?;
         let tx = self.txgs.assign()?;
         objset.touch(&tx)?;
+        let records = self.records(&objset, &tx, batch)?;
+        if records.is_empty() {
+            return Ok(());
+        }
         let Some(mut current) = self.state.lock().chain.back().copied() else {
             return Err(Error::new(ErrorKind::Busy, "a log that is being discarded"));
         };
@@ -368,35 +333,22 @@ impl Zil {
     }
 
     /// The records of a batch with their txgs; data is read now.
-    fn records(&self, objset: &Arc<Objset>, batch: &[Itx]) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn records(&self, objset: &Arc<Objset>, tx: &Tx, batch: &[Itx]) -> Result<Vec<(u64, Vec<u8>)>> {
+        let policy = self.policy();
         let mut out = Vec::new();
         for itx in batch {
             match &itx.note {
+                Note::Wait => {}
                 Note::Record(bytes) => out.push((itx.txg, bytes.clone())),
-                Note::Data { object, offset, len } => {
-                    let dnode = match objset.dnode(*object) {
-                        // Removed since, and with it what was written.
-                        Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                        other => other?,
-                    };
-                    let mut at = 0;
-                    while at < *len {
-                        let n = (*len - at).min(LONGEST_DATA as u64);
-                        let data = dnode.read_vec(offset + at, n as usize)?;
-                        let write = Write {
-                            object: *object,
-                            offset: offset + at,
-                            length: n,
-                            blkptr: BlkPtr::default(),
-                            data: &data,
-                        };
-                        let body = RecordBody::Write(Box::new(write));
-                        let record =
-                            Record { txtype: TX_WRITE, ignore_case: false, reclen: 0, txg: itx.txg, seq: 0, body };
-                        out.push((itx.txg, record.encode(Endian::NATIVE)?));
-                        at += n;
+                Note::Data { object, offset, len } => match objset.dnode(*object) {
+                    // Removed since, and with it what was written.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                    Ok(dnode) => {
+                        let ahead = (itx.txg == tx.txg() && policy.ahead(*len, dnode.datablksz())).then_some(tx);
+                        self.data_records(&dnode, ahead, (itx.txg, *offset, *len), &mut out)?;
                     }
-                }
+                },
             }
         }
         let mut state = self.state.lock();
@@ -410,10 +362,47 @@ impl Zil {
         Ok(out)
     }
 
+    /// The records of a write: whole blocks are written ahead where `ahead` allows it, the rest is copied.
+    fn data_records(
+        &self,
+        dnode: &Dnode,
+        ahead: Option<&Tx>,
+        (txg, offset, len): (u64, u64, u64),
+        out: &mut Vec<(u64, Vec<u8>)>,
+    ) -> Result<()> {
+        let mut put = |offset: u64, length: u64, blkptr: BlkPtr, data: &[u8]| {
+            let write = Write { object: dnode.object(), offset, length, blkptr, data };
+            let body = RecordBody::Write(Box::new(write));
+            let record = Record { txtype: TX_WRITE, ignore_case: false, reclen: 0, txg, seq: 0, body };
+            out.push((txg, record.encode(Endian::NATIVE)?));
+            Ok::<_, Error>(())
+        };
+        let blksz = dnode.datablksz().max(1);
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            let in_block = (blksz - at % blksz).min(end - at);
+            if let Some(tx) = ahead {
+                let (bp, orphan) = dnode.write_ahead(tx, at / blksz)?;
+                self.state.lock().orphans.extend(orphan);
+                if let Some(bp) = bp {
+                    put(at, in_block, bp, &[])?;
+                    at += in_block;
+                    continue;
+                }
+            }
+            let most = if ahead.is_some() { in_block } else { end - at };
+            let n = most.min(LONGEST_DATA as u64);
+            put(at, n, BlkPtr::default(), &dnode.read_vec(at, n as usize)?)?;
+            at += n;
+        }
+        Ok(())
+    }
+
     /// Called by the sync of the object set, in its first pass: frees what the log no longer needs and brings the header
     /// up to date.
     pub(crate) fn sync(&self, objset: &Objset, txg: u64, header: &mut ZilHeader) -> Result<()> {
         let mut dead = Vec::new();
+        let empty = header.log.is_hole();
         let mut state = self.state.lock();
         if let Some((_, seq)) = state.replayed.iter().filter(|(t, _)| *t <= txg).max() {
             header.replay_seq = header.replay_seq.max(*seq);
@@ -437,51 +426,32 @@ impl Zil {
             }
         }
         drop(state);
+        if empty != header.log.is_hole() {
+            objset.live_set()?.owner.log_in_use(empty);
+        }
         dead.iter().try_for_each(|bp| objset.zio().free(txg, bp))
     }
 
     /// Drops what was noted for a txg that is on disk.
     pub(crate) fn txg_done(&self, txg: u64) {
-        self.state.lock().notes.retain(|i| i.txg > txg);
-    }
-
-    /// Replays a log that was claimed: `f` is given each record that was not replayed before, in order, and a function
-    /// to call within the last transaction of each, which makes the replay of that record durable with it. Afterwards
-    /// the log is discarded and can be used anew.
-    pub fn replay(&self, f: &mut Replayer<'_>) -> Result<ZilSummary> {
-        let objset = self.objset()?;
-        let header = objset.phys().zil_header;
-        let done = header.replay_seq;
-        if !is_own(&header, self.id) {
-            self.discard()?;
-            let (blocks, records, max_block_seq, max_record_seq) = (0, 0, 0, 0);
-            return Ok(ZilSummary { blocks, records, max_block_seq, max_record_seq, end: ZilEnd::Empty });
-        }
-        let summary = walk(
-            &objset,
-            |_, _| Ok(()),
-            |record| {
-                if record.seq <= done {
-                    return Ok(());
-                }
-                let mark = |tx: &Tx| {
-                    let _ = objset.touch(tx);
-                    self.state.lock().replayed.push((tx.txg(), record.seq));
-                };
-                f(record, &mark)
-            },
-        )?;
-        if let ZilEnd::Unreadable(e) = summary.end {
-            return Err(e.context("replaying an intent log"));
-        }
-        self.discard()?;
-        Ok(summary)
+        self.state.lock().notes.txg_done(txg);
     }
 
     /// Brings everything noted to disk and gives the log's blocks back, so that the object set can be closed with a header
     /// that names none. Returns when that is on disk.
     pub fn close(&self) -> Result<()> {
         self.commit(None)?;
+        self.give_back()
+    }
+
+    /// Gives up what was noted, with the log's blocks: the object set is going to be destroyed or replaced. Returns when
+    /// that is on disk.
+    pub fn abandon(&self) -> Result<()> {
+        self.state.lock().notes.clear();
+        self.give_back()
+    }
+
+    fn give_back(&self) -> Result<()> {
         let objset = self.objset()?;
         let mut state = self.state.lock();
         while state.leading {
@@ -489,7 +459,7 @@ impl Zil {
             self.changed.wait(&mut state);
         }
         let chain: Vec<BlkPtr> = state.chain.drain(..).map(|l| l.bp).collect();
-        if chain.is_empty() {
+        if chain.is_empty() && state.orphans.is_empty() && state.discard.is_none() {
             return Ok(());
         }
         state.discard.get_or_insert_default().extend(chain);
@@ -500,64 +470,4 @@ impl Zil {
         drop(tx);
         self.txgs.wait_synced(txg)
     }
-
-    /// Frees a claimed log. Returns when that is on disk.
-    pub fn discard(&self) -> Result<()> {
-        let objset = self.objset()?;
-        let header = objset.phys().zil_header;
-        if header.log.is_hole() || !self.state.lock().stale {
-            return Ok(());
-        }
-        let own = is_own(&header, self.id);
-        let blocks = if own { claimed_blocks(&objset, header.claim_txg)? } else { Vec::new() };
-        let tx = self.txgs.assign()?;
-        objset.touch(&tx)?;
-        self.state.lock().discard = Some(blocks);
-        let txg = tx.txg();
-        drop(tx);
-        self.txgs.wait_synced(txg)
-    }
-}
-
-/// All blocks of a log, each once, with those that its records point to as far as they were claimed.
-fn claimed_blocks(objset: &Objset, claim_txg: u64) -> Result<Vec<BlkPtr>> {
-    let mut blocks = Vec::new();
-    let mut indirect = Vec::new();
-    walk(
-        objset,
-        |bp, _| {
-            blocks.push(*bp);
-            Ok(())
-        },
-        |record| {
-            let claimed = |bp: &&BlkPtr| claim_txg != 0 && !bp.is_hole() && bp.birth() >= claim_txg;
-            indirect.extend(record.blkptrs().iter().filter(claimed).copied());
-            Ok(())
-        },
-    )?;
-    let mut seen = BTreeSet::new();
-    blocks.extend(indirect);
-    blocks.retain(|bp| seen.insert(bp.dva(0)));
-    Ok(blocks)
-}
-
-/// Does the change of a record; the function it is given is called in the last transaction of it.
-pub type Replayer<'a> = dyn FnMut(&Record<'_>, &dyn Fn(&Tx)) -> Result<()> + 'a;
-
-/// Takes what the next batch writes off the notes.
-fn take_batch(state: &mut State, synced: u64) -> Vec<Itx> {
-    let (all, wanted) = (std::mem::take(&mut state.all), std::mem::take(&mut state.wanted));
-    let mut batch = Vec::new();
-    let mut keep = VecDeque::new();
-    for itx in std::mem::take(&mut state.notes) {
-        if itx.txg <= synced {
-            continue;
-        }
-        match itx.contents_of() {
-            Some(object) if !all && !wanted.contains(&object) => keep.push_back(itx),
-            _ => batch.push(itx),
-        }
-    }
-    state.notes = keep;
-    batch
 }
