@@ -1,6 +1,9 @@
 //! Image files and block devices of the operating system.
 //!
-//! Writes go through the system's page cache and are made durable by [`BlockDevice::flush`]. A device opened for writing
+//! Writes go through the system's page cache and are made durable by [`BlockDevice::flush`]. The system is asked to begin
+//! with them long before, every [`BEGIN_EVERY`] bytes, so that a flush finds little left to do: it would otherwise leave
+//! the device idle for most of a transaction group and then make everybody wait. Rejected: `O_DIRECT`, which is as fast
+//! in pieces of 1 MiB and several times slower in those of 16 to 64 KiB that RAID-Z columns are. A device opened for writing
 //! is locked against a second writer: `O_EXCL` on a block device (Linux then refuses other exclusive openers and mounts),
 //! an advisory lock on an image file. Readers are never kept out, so that `zdb` works beside a daemon.
 
@@ -11,7 +14,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes written after which the system is asked to bring them to the device.
+const BEGIN_EVERY: u64 = 8 << 20;
 
 /// A file or block device, read with `pread` and written with `pwrite`.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct FileDevice {
     read_only: bool,
     /// Set by the first failed flush and never cleared.
     failed: AtomicBool,
+    /// Bytes written since the system was last asked to begin with them.
+    waiting: AtomicU64,
 }
 
 impl FileDevice {
@@ -65,7 +73,8 @@ impl FileDevice {
         let meta = file.metadata()?;
         let is_block = meta.file_type().is_block_device();
         let size = if is_block { block_device_size(&file)? } else { meta.len() };
-        Ok(Self { file, path: path.to_path_buf(), size, is_block, read_only, failed: AtomicBool::new(false) })
+        let (path, failed, waiting) = (path.to_path_buf(), AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Self { file, path, size, is_block, read_only, failed, waiting })
     }
 
     fn lock(&self) -> io::Result<()> {
@@ -77,6 +86,14 @@ impl FileDevice {
             // Some file systems know no locks; block devices are kept by O_EXCL already.
             Err(TryLockError::Error(e)) if self.is_block || e.kind() == io::ErrorKind::Unsupported => Ok(()),
             Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Counts bytes written, and has the system begin with them when they are many.
+    fn written(&self, len: u64) {
+        if self.waiting.fetch_add(len, Ordering::Relaxed) + len >= BEGIN_EVERY {
+            self.waiting.store(0, Ordering::Relaxed);
+            begin_writing(&self.file);
         }
     }
 
@@ -94,6 +111,16 @@ impl FileDevice {
         }
     }
 }
+
+/// Asks the system to begin writing what it holds of a file, without waiting for it. No promise, so no error.
+#[cfg(target_os = "linux")]
+fn begin_writing(file: &File) {
+    // SAFETY: the descriptor is open; no memory is involved.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn begin_writing(_: &File) {}
 
 /// Whether `path` is a block device; an error when it is neither one nor a regular file.
 fn check_kind(path: &Path) -> io::Result<bool> {
@@ -128,12 +155,17 @@ impl BlockDevice for FileDevice {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_write(offset, data.len() as u64)?;
-        self.file.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)?;
+        self.written(data.len() as u64);
+        Ok(())
     }
 
     fn write_vectored_at(&self, offset: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
-        self.check_write(offset, bufs.iter().map(|b| b.len() as u64).sum())?;
-        write_vectored(&self.file, offset, bufs)
+        let len = bufs.iter().map(|b| b.len() as u64).sum();
+        self.check_write(offset, len)?;
+        write_vectored(&self.file, offset, bufs)?;
+        self.written(len);
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -59,8 +59,16 @@ pub(crate) fn recycle(bytes: Vec<u8>) {
     list.lock().push(bytes);
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Block(Vec<u8>);
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        let mut copy = scratch(self.0.len());
+        copy.copy_from_slice(&self.0);
+        Self(copy)
+    }
+}
 
 impl Drop for Block {
     fn drop(&mut self) {
@@ -76,6 +84,13 @@ impl Buf {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
         Self(Arc::new(Block(vec![0; len])))
+    }
+
+    /// A copy of `bytes`, in memory that is used again where there is some.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut copy = scratch(bytes.len());
+        copy.copy_from_slice(bytes);
+        Self::from(copy)
     }
 
     /// The bytes.

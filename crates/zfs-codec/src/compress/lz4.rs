@@ -29,15 +29,15 @@ pub(super) fn decompress(src: &[u8], dst: &mut [u8]) -> Result<(), &'static str>
 
 /// Compresses `src` to at most `max` bytes.
 pub(super) fn compress(src: &[u8], max: usize) -> Option<Vec<u8>> {
-    let mut out = vec![0u8; max];
-    let (head, body) = out.split_first_chunk_mut::<HEADER>()?;
-    let (from, room) = (c_int::try_from(src.len()).ok()?, c_int::try_from(body.len()).ok()?);
-    // SAFETY: the function reads `from` bytes at the first pointer and writes at most `room` bytes at the second; both
-    // are the lengths of live slices, which do not overlap.
-    let made = unsafe { lz4_sys::LZ4_compress_default(src.as_ptr().cast(), body.as_mut_ptr().cast(), from, room) };
-    // Nothing is made when there is not enough room.
-    let made = u32::try_from(made).ok().filter(|n| *n > 0)?;
-    *head = made.to_be_bytes();
-    out.truncate(HEADER + made as usize);
-    Some(out)
+    super::with_room(max, |out| {
+        let (head, body) = out.split_first_chunk_mut::<HEADER>()?;
+        let (from, room) = (c_int::try_from(src.len()).ok()?, c_int::try_from(body.len()).ok()?);
+        // SAFETY: the function reads `from` bytes at the first pointer and writes at most `room` bytes at the second;
+        // both are the lengths of live slices, which do not overlap.
+        let made = unsafe { lz4_sys::LZ4_compress_default(src.as_ptr().cast(), body.as_mut_ptr().cast(), from, room) };
+        // Nothing is made when there is not enough room.
+        let made = u32::try_from(made).ok().filter(|n| *n > 0)?;
+        *head = made.to_be_bytes();
+        Some(HEADER + made as usize)
+    })
 }

@@ -84,10 +84,25 @@ fn gzip_decompress(src: &[u8], dst: &mut [u8]) -> std::result::Result<(), &'stat
 
 fn gzip_compress(level: i32, src: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut c = Compressor::new(CompressionLvl::new(level).ok()?);
-    let mut out = vec![0u8; max];
-    let n = c.zlib_compress(src, &mut out).ok()?;
-    out.truncate(n);
-    Some(out)
+    with_room(max, |out| c.zlib_compress(src, out).ok())
+}
+
+thread_local! {
+    /// Where compressors of this thread write.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has `make` write up to `max` bytes and say how many they are; gives a copy of those. Most blocks turn out to be much
+/// smaller than they may be, or not worth it at all: room for the largest, taken from the system each time, would cost
+/// more than a fast compressor does.
+fn with_room(max: usize, make: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<Vec<u8>> {
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < max {
+            room.resize(max, 0);
+        }
+        let made = make(room.get_mut(..max)?)?;
+        room.get(..made).map(<[u8]>::to_vec)
+    })
 }
 
 #[cfg(test)]

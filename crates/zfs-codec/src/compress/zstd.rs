@@ -92,22 +92,22 @@ pub(super) fn decompress(src: &[u8], dst: &mut [u8]) -> Result<(), &'static str>
 }
 
 fn encode(level: u8, src: &[u8], max: usize) -> Option<Vec<u8>> {
-    let mut out = vec![0u8; max];
-    let (head, body) = out.split_at_mut_checked(HEADER)?;
-    let n = ENCODER.with_borrow_mut(|c| {
-        let c = c.as_mut()?;
-        c.reset(ResetDirective::SessionAndParameters).ok()?;
-        c.set_parameter(CParameter::CompressionLevel(zstd_level(level)?)).ok()?;
-        c.set_parameter(CParameter::Format(FrameFormat::Magicless)).ok()?;
-        c.set_parameter(CParameter::ChecksumFlag(false)).ok()?;
-        c.set_parameter(CParameter::ContentSizeFlag(false)).ok()?;
-        c.compress2(body, src).ok()
-    })?;
-    head[..4].copy_from_slice(&u32::try_from(n).ok()?.to_be_bytes());
-    // Level above version, as a big-endian word: what little-endian machines have always written.
-    head[4..].copy_from_slice(&((u32::from(level) << 24) | zstd_safe::version_number()).to_be_bytes());
-    out.truncate(HEADER + n);
-    Some(out)
+    super::with_room(max, |out| {
+        let (head, body) = out.split_at_mut_checked(HEADER)?;
+        let n = ENCODER.with_borrow_mut(|c| {
+            let c = c.as_mut()?;
+            c.reset(ResetDirective::SessionAndParameters).ok()?;
+            c.set_parameter(CParameter::CompressionLevel(zstd_level(level)?)).ok()?;
+            c.set_parameter(CParameter::Format(FrameFormat::Magicless)).ok()?;
+            c.set_parameter(CParameter::ChecksumFlag(false)).ok()?;
+            c.set_parameter(CParameter::ContentSizeFlag(false)).ok()?;
+            c.compress2(body, src).ok()
+        })?;
+        head[..4].copy_from_slice(&u32::try_from(n).ok()?.to_be_bytes());
+        // Level above version, as a big-endian word: what little-endian machines have always written.
+        head[4..].copy_from_slice(&((u32::from(level) << 24) | zstd_safe::version_number()).to_be_bytes());
+        Some(HEADER + n)
+    })
 }
 
 /// Compresses `src` to at most `max` bytes at ZFS's level number `level`.
