@@ -21,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask CHORE
   fskit-demo                   the transcript of the macOS extension, on Linux through a stand-in for fskitd
   macos check                  type-check the extension for macOS, lint its selectors, check plists and entitlements
   macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
+  swarm [ARGUMENTS]            crashes and faults on simulated disks, by seed; --help tells more
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
 ";
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             "macos" => macos::run_macos(&root, rest),
             "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
+            "swarm" => swarm(&root, rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
         },
         None => Err(USAGE.to_owned()),
@@ -72,6 +74,14 @@ fn cargo() -> String {
 fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     run(root, &cargo(), &["build", "--release", "--workspace", "--bins", "--quiet"])?;
     let program = target(root).join("release/uzfs-bench");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    run(root, &program.to_string_lossy(), &args)
+}
+
+/// Builds and runs the swarm: optimized, with assertions.
+fn swarm(root: &Path, args: &[String]) -> Result<(), String> {
+    run(root, &cargo(), &["build", "-p", "ztest", "--quiet"])?;
+    let program = target(root).join("debug/uzfs-swarm");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(root, &program.to_string_lossy(), &args)
 }

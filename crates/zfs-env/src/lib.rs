@@ -21,5 +21,5 @@ pub use device::BlockDevice;
 pub use file::FileDevice;
 pub use mem::MemDevice;
 pub use pool::{JoinHandle, TaskPool, spawn};
-pub use rng::{Rng, SeededRng, SystemRng};
+pub use rng::{Rng, SeededRng, SystemRng, simulate_randomness};
 pub use sim::{FaultRates, Sim, SimDisk, SimSnapshot, Survival};

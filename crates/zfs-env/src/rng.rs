@@ -1,7 +1,17 @@
 //! Randomness: guids, salts, initialization vectors; real and seeded.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What stands in for the system's generator in a process that simulates.
+static SIMULATED: OnceLock<SeededRng> = OnceLock::new();
+
+/// Has every [`SystemRng`] of this process give the same bytes for the same seed from here on, so that a simulation can
+/// be repeated. For programs that do nothing but simulate: keys made afterwards are no secrets.
+pub fn simulate_randomness(seed: u64) {
+    SIMULATED.get_or_init(|| SeededRng::new(seed)).0.store(seed, Ordering::Relaxed);
+}
 
 /// A source of random bytes, usable from many threads.
 pub trait Rng: Send + Sync {
@@ -44,6 +54,9 @@ impl SystemRng {
 
 impl Rng for SystemRng {
     fn fill(&self, buf: &mut [u8]) {
+        if let Some(simulated) = SIMULATED.get() {
+            return simulated.fill(buf);
+        }
         // It gave bytes when this value was made, and neither kernel ever stops doing so: going on with anything else
         // than random bytes would be worse than stopping.
         entropy(buf).expect("the system's random generator stopped working");

@@ -54,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "uzfs-fskit",
         ],
     ),
+    ("ztest", &["zfs-phys", "zfs-env", "zfs-zio", "zfs-dmu", "zfs-spa", "zfs-zpl"]),
     ("xtask", &["uzfs-client"]),
 ];
 
