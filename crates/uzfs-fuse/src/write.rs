@@ -24,6 +24,7 @@ mod valid {
 const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
+const RENAME_WHITEOUT: u32 = 4;
 /// Bytes copied at once for `copy_file_range`.
 const COPY_PIECE: u64 = 1 << 20;
 /// File flags that users can set.
@@ -101,13 +102,16 @@ impl Server {
         Ok(Answer::Bytes(Vec::new()))
     }
 
-    pub(crate) fn rename(&self, from: NodeId, mut b: Body<'_>, with_flags: bool) -> Result<Answer> {
+    pub(crate) fn rename(&self, from: NodeId, r: &Request<'_>, with_flags: bool) -> Result<Answer> {
+        let mut b = r.body();
         let to = attrs::node_of(&self.vfs, must(b.u64())?);
         let flags = if with_flags { must(b.u64())? as u32 } else { 0 };
         let how = match flags {
             0 => RenameFlags::Replace,
             RENAME_NOREPLACE => RenameFlags::NoReplace,
             RENAME_EXCHANGE => RenameFlags::Exchange,
+            // That the new name is free, which NOREPLACE asks for, was checked by the kernel, which has both directories locked.
+            f if f & !RENAME_NOREPLACE == RENAME_WHITEOUT => RenameFlags::Whiteout { uid: r.uid, gid: r.gid },
             _ => return Err(Fail::Errno(libc::EINVAL)),
         };
         let (name, new_name) = (must(b.name())?, must(b.name())?);

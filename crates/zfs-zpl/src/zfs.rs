@@ -295,7 +295,11 @@ impl Zfs {
             Some(mode) => zap.lookup_norm(name, mode)?.map(|m| m.value),
             None => zap.lookup(name)?,
         };
-        let value = found.filter(is_dirent).ok_or_else(|| Error::not_found("looking up a name"))?;
+        let value = found.filter(is_dirent).ok_or_else(|| match name.len() > 255 && !self.options.longname {
+            // Long names that were made while they were allowed are found; none can be made now.
+            true => Error::new(ErrorKind::NameTooLong, "looking up a name"),
+            false => Error::not_found("looking up a name"),
+        })?;
         Ok(Dirent::decode(value.first()).object)
     }
 

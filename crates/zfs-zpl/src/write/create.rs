@@ -155,7 +155,7 @@ impl Zfs {
 }
 
 /// What a new file takes over from its directory.
-fn inherit<'a>(new: &NewFile<'a>, parent: &Znode, kind: FileKind) -> NewFile<'a> {
+pub(super) fn inherit<'a>(new: &NewFile<'a>, parent: &Znode, kind: FileKind) -> NewFile<'a> {
     let mut new = *new;
     if parent.attr().mode & S_ISGID != 0 {
         new.gid = parent.attr().gid;

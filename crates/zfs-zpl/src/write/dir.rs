@@ -1,5 +1,6 @@
 //! Names: linking, unlinking, renaming.
 
+use super::create::{NewFile, inherit, origin_of};
 use super::{Attrs, stamp, word};
 use crate::attr::{CaseMode, FileKind};
 use crate::zfs::Zfs;
@@ -24,6 +25,13 @@ pub enum RenameFlags {
     NoReplace,
     /// The two files swap names (`RENAME_EXCHANGE`).
     Exchange,
+    /// The file that has it is replaced, and the old name goes to a device 0:0 (`RENAME_WHITEOUT`) of this owner.
+    Whiteout {
+        /// Owner of the device.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
 }
 
 impl Zfs {
@@ -153,10 +161,7 @@ impl Zfs {
     /// Counts one name less; without any left the file goes as soon as nobody has it open.
     fn drop_link(&self, tx: &Tx, znode: &Arc<Znode>) -> Result<()> {
         let left = if znode.attr().is_dir() { 0 } else { znode.attr().nlink.saturating_sub(1) };
-        let mut attrs: Attrs = vec![(A::Links, word(u64::from(left)))];
-        if left > 0 {
-            attrs.push((A::Ctime, stamp(self.now()?)));
-        }
+        let attrs: Attrs = vec![(A::Links, word(u64::from(left))), (A::Ctime, stamp(self.now()?))];
         self.set_attrs(tx, znode.dnode(), &attrs)?;
         if left > 0 {
             return Ok(());
@@ -237,7 +242,20 @@ impl Zfs {
         self.entries_changed(&tx, from, -1, kind)?;
         self.link_in(&tx, &dest, new_name, object, kind)?;
         let attrs: Attrs = vec![(A::Parent, word(to)), (A::Ctime, stamp(self.now()?))];
-        self.set_attrs(&tx, znode.dnode(), &attrs)
+        self.set_attrs(&tx, znode.dnode(), &attrs)?;
+        match how {
+            RenameFlags::Whiteout { uid, gid } => self.whiteout(&tx, &source, name, (uid, gid)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves a device 0:0 where a file was, which hides the name in file systems laid below.
+    fn whiteout(&self, tx: &Tx, dir: &Znode, name: &[u8], (uid, gid): (u32, u32)) -> Result<()> {
+        let kind = FileKind::CharDevice;
+        let new = NewFile { mode: u32::from(kind.dirent()) << 12, uid, gid, ..NewFile::default() };
+        let new = inherit(&new, dir, kind);
+        let dnode = self.make_node(tx, &new, &origin_of(dir, 1))?;
+        self.link_in(tx, dir, name, dnode.object(), kind)
     }
 
     fn may_move(&self, source: &Znode, znode: &Znode) -> Result<()> {

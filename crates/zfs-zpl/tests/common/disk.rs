@@ -1,0 +1,85 @@
+//! A pool over an image file that is written, without any front end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use zfs_env::{Clock, FileDevice, SystemClock};
+use zfs_spa::{CreateOptions, ImportOptions, NewVdev, Search, Spa, create, discover, import};
+use zfs_zio::ArcCache;
+use zfs_zio::alloc::Class;
+use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
+use zfs_zpl::{MountOptions, Vfs, Zfs};
+
+/// Name of the pool.
+const POOL: &str = "model";
+
+/// The image file of a pool; goes with its folder.
+pub struct Disk {
+    dir: tempfile::TempDir,
+    clock: Arc<dyn Clock>,
+}
+
+/// The pool, imported for writing, with its own file system mounted.
+pub struct Live {
+    pub spa: Arc<Spa>,
+    pub vfs: Vfs,
+}
+
+impl Disk {
+    /// A fresh pool of `mib` MiB whose files get times of `clock`.
+    pub fn new(mib: u64, clock: Arc<dyn Clock>) -> Self {
+        let disk = Self { dir: tempfile::tempdir().unwrap(), clock };
+        let path = disk.dir.path().join("d0");
+        let device = Arc::new(FileDevice::create(&path, mib << 20).unwrap());
+        let leaf = NewVdev::Leaf { path: path.to_string_lossy().into_owned(), device, disk: false };
+        let options = CreateOptions::new(POOL, vec![(Class::Normal, leaf)], Arc::new(ArcCache::new(32 << 20)));
+        let txgs = zfs_dmu::txg::Txgs::new(4);
+        create(&options, &mut |objset, tx| {
+            let writer = Writer::new(txgs.clone(), disk.clock.clone());
+            create_fs(objset, tx, writer, &NewFilesystem::default())
+        })
+        .unwrap();
+        disk
+    }
+
+    /// Imports and mounts.
+    pub fn open(&self) -> Live {
+        let found = discover(&Search::Paths(vec![PathBuf::from(self.dir.path())])).unwrap();
+        let mut options = ImportOptions::new(Arc::new(ArcCache::new(32 << 20)), None);
+        (options.for_write, options.skip_host_checks) = (true, true);
+        let pool = import(&found.pools[0], &options).unwrap_or_else(|e| panic!("{e} ({:?})", e.problem));
+        let spa = Spa::open(&pool, 0x1234, Arc::new(SystemClock)).unwrap();
+        let head = spa.dsl().find("").unwrap().unwrap();
+        let objset = spa.dsl().open_objset(&head).unwrap();
+        let writer = Writer::new(spa.txgs().clone(), self.clock.clone());
+        let zfs = Zfs::mount_writable(objset, MountOptions::default(), writer).unwrap();
+        zfs.drain_unlinked().unwrap();
+        Live { spa, vfs: Vfs::new(zfs, None) }
+    }
+
+    /// What OpenZFS says of the pool, which is exported; nothing where its tools are not installed.
+    pub fn judge(&self) {
+        let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(self.path()).args([POOL, "-bbcc"]).output()
+        else {
+            eprintln!("SKIPPED: no zdb");
+            return;
+        };
+        let text = String::from_utf8_lossy(&out.stdout);
+        let clean =
+            text.contains("No leaks (block sum matches space maps exactly)") && !text.contains("checksum error");
+        assert!(out.status.success() && clean, "{}\n{text}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Live {
+    /// Exports.
+    pub fn close(self) {
+        let spa = self.spa.clone();
+        drop(self);
+        spa.close(false).unwrap();
+    }
+}
