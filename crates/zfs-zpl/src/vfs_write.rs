@@ -32,7 +32,9 @@ impl Vfs {
     pub fn create(&self, dir: NodeId, name: &[u8], new: &NewFile<'_>) -> Result<NodeId> {
         let (zfs, object) = self.changeable(dir)?;
         self.not_control(dir, name)?;
-        Ok(NodeId::new(0, zfs.create(object, name, new)?))
+        let made = zfs.create(object, name, new)?;
+        zfs.commit_always(None)?;
+        Ok(NodeId::new(0, made))
     }
 
     /// Makes a file without a name; see [`Zfs::create_unnamed`].
@@ -45,7 +47,8 @@ impl Vfs {
     pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
         let ((zfs, object), (_, dir_object)) = (self.changeable(node)?, self.changeable(dir)?);
         self.not_control(dir, name)?;
-        zfs.link(object, dir_object, name)
+        zfs.link(object, dir_object, name)?;
+        zfs.commit_always(None)
     }
 
     /// Removes a name; see [`Zfs::remove`].
@@ -53,7 +56,8 @@ impl Vfs {
         let (zfs, object) = self.changeable(dir)?;
         self.not_control(dir, name)?;
         zfs.remove(object, name, rmdir)?;
-        zfs.reap_orphans()
+        zfs.reap_orphans()?;
+        zfs.commit_always(None)
     }
 
     /// Moves a file to another name; see [`Zfs::rename`].
@@ -62,25 +66,30 @@ impl Vfs {
         self.not_control(from, name)?;
         self.not_control(to, new_name)?;
         zfs.rename(from_object, name, to_object, new_name, how)?;
-        zfs.reap_orphans()
+        zfs.reap_orphans()?;
+        zfs.commit_always(None)
     }
 
     /// Changes attributes; see [`Zfs::setattr`].
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<()> {
         let (zfs, object) = self.changeable(node)?;
-        zfs.setattr(object, set)
+        zfs.setattr(object, set)?;
+        zfs.commit_always(Some(object))
     }
 
     /// Writes bytes; see [`Zfs::write`].
     pub fn write(&self, node: NodeId, offset: u64, data: &[u8], append: bool, privileged: bool) -> Result<u64> {
         let (zfs, object) = self.changeable(node)?;
-        zfs.write(object, offset, data, append, privileged)
+        let end = zfs.write(object, offset, data, append, privileged)?;
+        zfs.commit_always(Some(object))?;
+        Ok(end)
     }
 
     /// Allocates or punches; see [`Zfs::allocate`].
     pub fn allocate(&self, node: NodeId, offset: u64, len: u64, how: Allocate) -> Result<()> {
         let (zfs, object) = self.changeable(node)?;
-        zfs.allocate(object, offset, len, how)
+        zfs.allocate(object, offset, len, how)?;
+        zfs.commit_always(Some(object))
     }
 
     /// Sets or (without a value) removes an extended attribute; see [`Zfs::setxattr`].
@@ -93,7 +102,8 @@ impl Vfs {
         privileged: bool,
     ) -> Result<()> {
         let (zfs, object) = self.changeable(node)?;
-        zfs.setxattr(object, name, value, mode, privileged)
+        zfs.setxattr(object, name, value, mode, privileged)?;
+        zfs.commit_always(Some(object))
     }
 
     /// Returns once everything that was changed before is on stable storage.
@@ -102,6 +112,11 @@ impl Vfs {
             Ok((zfs, object)) => zfs.sync(object),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Returns once everything that was changed before, in whichever file, is on stable storage.
+    pub fn sync_all(&self) -> Result<()> {
+        if self.is_writable() { self.dataset().commit(None) } else { Ok(()) }
     }
 
     /// Counts a user of a file: until it is released, it lives on without a name.

@@ -149,6 +149,7 @@ impl Zfs {
             return Err(Error::unsupported(format!("writing to a file system of version {}", zfs.version())));
         }
         crate::write::owner::account(&zfs.objset, zfs.objset.phys().flags)?;
+        zfs.replay_log()?;
         Ok(zfs)
     }
 

@@ -125,6 +125,11 @@ impl Zil {
         self.objset.upgrade().and_then(policy).unwrap_or_default()
     }
 
+    /// Whether a record is being replayed.
+    pub fn is_replaying(&self) -> bool {
+        self.state.lock().replaying.is_some()
+    }
+
     /// Whether a record is being replayed; then it counts as replayed once `tx` is on disk.
     pub fn replaying(&self, tx: &Tx) -> bool {
         let mut state = self.state.lock();

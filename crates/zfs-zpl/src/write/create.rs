@@ -68,6 +68,7 @@ impl Zfs {
         let new = inherit(new, &parent, kind);
         let dnode = self.make_node(&tx, &new, &origin_of(&parent, 1))?;
         self.link_in(&tx, &parent, name, dnode.object(), kind)?;
+        self.log_create(&tx, &parent, name, &dnode)?;
         Ok(dnode.object())
     }
 
@@ -97,17 +98,22 @@ impl Zfs {
             slots: self.options().dnode_slots,
             ..ObjectSpec::default()
         };
-        let dnode = self.objset().allocate(tx, &spec)?;
+        let given = self.given();
+        let dnode = match given {
+            Some(given) => self.objset().claim(tx, given.object, &ObjectSpec { slots: given.slots, ..spec })?,
+            None => self.objset().allocate(tx, &spec)?,
+        };
+        let new = &NewFile { mode: given.map_or(new.mode, |given| given.mode), ..*new };
         if dir {
             Zap::init(self.objset(), tx, &dnode, self.normflags())?;
         }
         let list = acl::trivial(new.mode, dir);
-        let now = stamp(self.now()?);
+        let now = stamp(given.map_or(self.now()?, |given| given.time));
         let flags = self.new_flags(new.mode, dir, origin);
         let mut attrs: Attrs = vec![
             (A::Mode, word(u64::from(new.mode))),
             (A::Size, word(if dir { 2 } else { new.target.len() as u64 })),
-            (A::Gen, word(tx.txg())),
+            (A::Gen, word(given.map_or(tx.txg(), |given| given.generation))),
             (A::Uid, word(u64::from(new.uid))),
             (A::Gid, word(u64::from(new.gid))),
             (A::Parent, word(origin.parent)),

@@ -72,11 +72,12 @@ impl Zfs {
         if let Some(mode) = clear_ids.then(|| without_ids(znode.attr().mode)).flatten() {
             attrs.push((A::Mode, word(u64::from(mode))));
         }
+        self.log_write(tx, znode, at, piece.len() as u64);
         self.set_attrs(tx, znode.dnode(), &attrs)
     }
 
     /// A file of one block has a block of its own size, up to the record size.
-    fn grow_block(&self, tx: &Tx, znode: &Znode, end: u64) -> Result<()> {
+    pub(super) fn grow_block(&self, tx: &Tx, znode: &Znode, end: u64) -> Result<()> {
         let dnode = znode.dnode();
         let (size, largest) = (dnode.datablksz(), u64::from(self.options().recordsize));
         if end <= size || (size.is_power_of_two() && size >= largest) || dnode.phys().maxblkid > 0 {
@@ -99,6 +100,7 @@ impl Zfs {
         self.check_flags(&znode, false)?;
         let tx = self.begin()?;
         self.resize(&tx, &znode, size)?;
+        self.log_truncate(&tx, &znode, size, 0);
         let now = stamp(self.now()?);
         let mut attrs: Attrs = vec![(A::Mtime, now.clone()), (A::Ctime, now)];
         if let Some(mode) = without_ids(znode.attr().mode) {
@@ -125,12 +127,12 @@ impl Zfs {
         self.write_piece(tx, znode, 0, data, false)
     }
 
-    /// Returns once everything that was changed before is on stable storage: with the txg that has it.
+    /// Returns once what was changed before of a file is on stable storage, and all names.
     ///
     /// # Errors
     /// When the pool stopped writing.
-    pub fn sync(&self, _object: u64) -> Result<()> {
-        self.writer()?.txgs.wait_synced(0)
+    pub fn sync(&self, object: u64) -> Result<()> {
+        self.commit(Some(object))
     }
 
     /// `fallocate`.
@@ -150,10 +152,12 @@ impl Zfs {
             let stop = end.min(znode.size());
             if offset < stop {
                 znode.dnode().free_range(&tx, offset, stop - offset)?;
+                self.log_truncate(&tx, &znode, offset, stop - offset);
             }
         }
         if matches!(how, Allocate::Extend | Allocate::ZeroRange) && end > znode.size() {
             self.resize(&tx, &znode, end)?;
+            self.log_truncate(&tx, &znode, end, 0);
         }
         self.set_attrs(&tx, znode.dnode(), &vec![(A::Mtime, now.clone()), (A::Ctime, now)])
     }

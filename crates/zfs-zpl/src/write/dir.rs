@@ -6,9 +6,9 @@ use crate::attr::{CaseMode, FileKind};
 use crate::zfs::Zfs;
 use crate::znode::Znode;
 use std::sync::Arc;
-use zfs_dmu::Zap;
 use zfs_dmu::sa::ZplAttr as A;
 use zfs_dmu::txg::Tx;
+use zfs_dmu::{Dnode, Zap};
 use zfs_phys::znode::{ZFS_APPENDONLY, ZFS_IMMUTABLE, ZFS_NOUNLINK, ZFS_PROJINHERIT};
 use zfs_zio::{Error, ErrorKind, Result};
 
@@ -105,7 +105,15 @@ impl Zfs {
             (A::Ctime, stamp(self.now()?)),
         ];
         self.set_attrs(&tx, znode.dnode(), &attrs)?;
-        self.link_in(&tx, &parent, name, object, kind)
+        self.link_in(&tx, &parent, name, object, kind)?;
+        if !unnamed {
+            self.log_link(&tx, dir, object, name);
+            return Ok(());
+        }
+        // What was written to a file without a name is in no log.
+        let txg = tx.txg();
+        drop(tx);
+        self.wait_for_txg(txg)
     }
 
     /// A directory that passes its project on holds only files of that project.
@@ -140,6 +148,7 @@ impl Zfs {
             self.drop_name(&tx, &parent, name)?;
             self.entries_changed(&tx, dir, -1, kind_of(&znode)?)?;
             self.drop_link(&tx, &znode)?;
+            self.log_remove(&tx, &parent, name, object, rmdir);
             return Ok(object);
         }
     }
@@ -243,19 +252,28 @@ impl Zfs {
         self.link_in(&tx, &dest, new_name, object, kind)?;
         let attrs: Attrs = vec![(A::Parent, word(to)), (A::Ctime, stamp(self.now()?))];
         self.set_attrs(&tx, znode.dnode(), &attrs)?;
+        let replaced = replaced.map(|old| old.dnode().object());
+        let (old, new) = ((from, name, object), (to, new_name, replaced));
         match how {
-            RenameFlags::Whiteout { uid, gid } => self.whiteout(&tx, &source, name, (uid, gid)),
-            _ => Ok(()),
+            RenameFlags::Whiteout { uid, gid } => {
+                let device = self.whiteout(&tx, &source, name, (uid, gid))?;
+                self.log_whiteout(&tx, old, new, &device)
+            }
+            _ => {
+                self.log_rename(&tx, old, new, false);
+                Ok(())
+            }
         }
     }
 
     /// Leaves a device 0:0 where a file was, which hides the name in file systems laid below.
-    fn whiteout(&self, tx: &Tx, dir: &Znode, name: &[u8], (uid, gid): (u32, u32)) -> Result<()> {
+    fn whiteout(&self, tx: &Tx, dir: &Znode, name: &[u8], (uid, gid): (u32, u32)) -> Result<Arc<Dnode>> {
         let kind = FileKind::CharDevice;
         let new = NewFile { mode: u32::from(kind.dirent()) << 12, uid, gid, ..NewFile::default() };
         let new = inherit(&new, dir, kind);
         let dnode = self.make_node(tx, &new, &origin_of(dir, 1))?;
-        self.link_in(tx, dir, name, dnode.object(), kind)
+        self.link_in(tx, dir, name, dnode.object(), kind)?;
+        Ok(dnode)
     }
 
     fn may_move(&self, source: &Znode, znode: &Znode) -> Result<()> {
@@ -287,7 +305,9 @@ impl Zfs {
         let attrs: Attrs = vec![(A::Parent, word(b_parent)), (A::Ctime, now.clone())];
         self.set_attrs(&tx, a_node.dnode(), &attrs)?;
         let attrs: Attrs = vec![(A::Parent, word(a_parent)), (A::Ctime, now)];
-        self.set_attrs(&tx, b_node.dnode(), &attrs)
+        self.set_attrs(&tx, b_node.dnode(), &attrs)?;
+        self.log_rename(&tx, (a_parent, a_name, a_object), (b_parent, b_name, Some(b_object)), true);
+        Ok(())
     }
 
     /// Fails when directory `to` is `object` or lies below it. Renames are serialized, so the way up is stable.

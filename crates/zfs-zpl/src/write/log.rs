@@ -14,6 +14,7 @@ use zfs_dmu::sa::{SaHandle, ZplAttr as A};
 use zfs_dmu::txg::{Tx, Txgs};
 use zfs_dmu::zil::Zil;
 use zfs_dmu::{Dnode, Objset, SyncMode};
+use zfs_env::Rng;
 use zfs_phys::zil::{Attrs, Create, RecordBody, Rename, SetAttr as SetAttrRecord, Whiteout};
 use zfs_phys::znode as flag;
 use zfs_zio::{Error, Result};
@@ -86,7 +87,7 @@ pub(super) struct Given {
 /// When there is no randomness to be had, or the object set is not writable.
 pub fn open_log(objset: &Arc<Objset>, txgs: &Arc<Txgs>) -> Result<Arc<Zil>> {
     let mut bytes = [0; 16];
-    zfs_env::Rng::fill(&zfs_env::SystemRng, &mut bytes).map_err(Error::from)?;
+    zfs_env::SystemRng::new().map_err(Error::from)?.fill(&mut bytes);
     let (a, b) = bytes.split_at(8);
     let word = |b: &[u8]| b.iter().fold(0u64, |w, byte| w << 8 | u64::from(*byte));
     Zil::open(objset, txgs, [word(a), word(b)])
@@ -99,6 +100,11 @@ fn raw(t: Time) -> [u64; 2] {
 impl Zfs {
     fn log(&self) -> Option<&Arc<Zil>> {
         self.writer.as_ref()?.log.as_ref()
+    }
+
+    /// Whether changes are those of records.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.log().is_some_and(|log| log.is_replaying())
     }
 
     /// What a file that is being made must be like; nothing for one that a caller makes.

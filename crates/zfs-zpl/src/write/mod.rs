@@ -18,7 +18,9 @@ mod create;
 mod data;
 mod dir;
 mod fs;
+mod log;
 pub(crate) mod owner;
+mod replay;
 mod setattr;
 mod unlinked;
 mod xattr;
@@ -27,6 +29,7 @@ pub use create::NewFile;
 pub use data::Allocate;
 pub use dir::RenameFlags;
 pub use fs::{NewFilesystem, create_fs};
+pub use log::open_log;
 pub use setattr::SetAttr;
 pub use xattr::XattrMode;
 
@@ -39,6 +42,7 @@ use std::sync::Arc;
 use zfs_dmu::Dnode;
 use zfs_dmu::sa::{SaHandle, ZplAttr};
 use zfs_dmu::txg::{Tx, Txgs};
+use zfs_dmu::zil::Zil;
 use zfs_env::Clock;
 use zfs_zio::{Error, ErrorKind, Result};
 
@@ -56,13 +60,32 @@ pub struct Writer {
     renames: Mutex<()>,
     /// Files whose names and users are gone, which their transaction could not free.
     orphans: Mutex<Vec<u64>>,
+    /// The intent log, if changes can be made durable before their txg is.
+    log: Option<Arc<Zil>>,
+    /// What the next new file has to be like, while a log is replayed.
+    given: Mutex<Option<log::Given>>,
 }
 
 impl Writer {
     /// A writer whose changes go into the txgs of `txgs`, with times of `clock`.
     pub fn new(txgs: Arc<Txgs>, clock: Arc<dyn Clock>) -> Self {
         let locks = (0..STRIPES).map(|_| RwLock::new(())).collect();
-        Self { txgs, clock, locks, open: Mutex::default(), renames: Mutex::default(), orphans: Mutex::default() }
+        Self {
+            txgs,
+            clock,
+            locks,
+            open: Mutex::default(),
+            renames: Mutex::default(),
+            orphans: Mutex::default(),
+            log: None,
+            given: Mutex::default(),
+        }
+    }
+
+    /// The same with an intent log, which mounting replays first.
+    #[must_use]
+    pub fn with_log(self, log: Arc<Zil>) -> Self {
+        Self { log: Some(log), ..self }
     }
 }
 

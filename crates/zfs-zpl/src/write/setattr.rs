@@ -54,6 +54,7 @@ impl Zfs {
             self.resize(&tx, &znode, size)?;
         }
         let attrs = self.attrs_of(&znode, set, now);
+        self.log_setattr(&tx, &znode, set, now);
         self.set_attrs(&tx, znode.dnode(), &attrs)
     }
 

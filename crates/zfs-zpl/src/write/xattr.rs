@@ -103,10 +103,12 @@ impl Zfs {
         }
         let text = std::str::from_utf8(name).ok();
         let tx = self.begin()?;
+        let by_record = self.is_replaying();
         let mut list = self.kept_with(&znode)?.unwrap_or_else(NvList::new);
         let packed = list.pairs.iter().any(|(n, _)| n.as_bytes() == name);
         list.pairs.retain(|(n, _)| n.as_bytes() != name);
-        let fits = self.options().xattr_sa && text.is_some() && value.is_some_and(|v| v.len() <= MAX_ENTRY);
+        let fits =
+            (self.options().xattr_sa || by_record) && text.is_some() && value.is_some_and(|v| v.len() <= MAX_ENTRY);
         let mut kept = false;
         if let (true, Some(text), Some(value)) = (fits, text, value) {
             list.pairs.push((text.to_owned(), NvValue::ByteArray(value.to_vec())));
@@ -117,6 +119,7 @@ impl Zfs {
         }
         if kept || packed {
             self.set_attrs(&tx, znode.dnode(), &vec![(A::Dxattr, list.encode_xdr())])?;
+            self.log_xattr(&tx, &znode, name, value.filter(|_| kept));
         }
         // A value in the directory is the old one, or one that does not fit beside the file.
         if znode.xattr_dir() != 0 {
@@ -137,6 +140,7 @@ impl Zfs {
         let object = Dirent::decode(entry.first()).object;
         self.objset().free_object(tx, object)?;
         self.cache.remove(object);
+        self.log_remove(tx, &dir, name, object, false);
         let now = stamp(self.now()?);
         let size = dir.size().saturating_sub(1);
         self.set_attrs(tx, dir.dnode(), &vec![(A::Size, word(size)), (A::Mtime, now.clone()), (A::Ctime, now)])
@@ -144,22 +148,43 @@ impl Zfs {
 
     fn make_attribute_file(&self, tx: &Tx, znode: &Arc<Znode>, name: &[u8], value: &[u8]) -> Result<()> {
         let (uid, gid) = (znode.attr().uid, znode.attr().gid);
-        let at = |parent| Origin { parent, xattr: true, projid: None, proj_inherit: false, links: 1 };
         let dir = match znode.xattr_dir() {
-            0 => {
-                let new = NewFile { mode: 0o041_777, uid, gid, ..NewFile::default() };
-                let dir = self.make_node(tx, &new, &at(znode.dnode().object()))?;
-                let attrs: Attrs = vec![(A::Xattr, word(dir.object()))];
-                self.set_attrs(tx, znode.dnode(), &attrs)?;
-                dir.object()
-            }
+            0 => self.attribute_dir(tx, znode)?,
             dir => dir,
         };
         let new = NewFile { mode: 0o100_644, uid, gid, ..NewFile::default() };
-        let file = self.make_node(tx, &new, &at(dir))?;
-        let znode = self.znode(file.object())?;
-        self.put_contents(tx, &znode, value)?;
+        let file = self.make_node(tx, &new, &in_attribute_dir(dir))?;
         let dir = self.znode(dir)?;
-        self.link_in(tx, &dir, name, file.object(), FileKind::Regular)
+        self.link_in(tx, &dir, name, file.object(), FileKind::Regular)?;
+        self.log_create(tx, &dir, name, &file)?;
+        let znode = self.znode(file.object())?;
+        self.put_contents(tx, &znode, value)
     }
+
+    /// Makes the directory of a file's extended attributes; gives its number.
+    fn attribute_dir(&self, tx: &Tx, znode: &Arc<Znode>) -> Result<u64> {
+        let (uid, gid) = (znode.attr().uid, znode.attr().gid);
+        let new = NewFile { mode: 0o041_777, uid, gid, ..NewFile::default() };
+        let dir = self.make_node(tx, &new, &in_attribute_dir(znode.dnode().object()))?;
+        let attrs: Attrs = vec![(A::Xattr, word(dir.object()))];
+        self.set_attrs(tx, znode.dnode(), &attrs)?;
+        self.log_create(tx, znode, b"", &dir)?;
+        Ok(dir.object())
+    }
+
+    /// Makes the directory of a file's extended attributes, unless it is there.
+    pub(super) fn make_attribute_dir(&self, object: u64) -> Result<()> {
+        let _locked = self.lock(&[object])?;
+        let znode = self.znode(object)?;
+        if znode.xattr_dir() == 0 {
+            let tx = self.begin()?;
+            self.attribute_dir(&tx, &znode)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where what belongs to a file's extended attributes comes from.
+fn in_attribute_dir(parent: u64) -> Origin {
+    Origin { parent, xattr: true, projid: None, proj_inherit: false, links: 1 }
 }
