@@ -379,11 +379,23 @@ impl DslPool {
     }
 
     /// Accounts for what the meta object set grew by since the last time. Once in a txg, before it is synced.
+    ///
+    /// What the last txg before an export or a crash added is never accounted for, so that later the meta object set
+    /// may seem to give back more than it has: the sum ends at zero then.
     pub fn account_mos(&self) -> Result<()> {
         let delta = std::mem::take(&mut *self.mos_delta.lock());
         let dir = self.mos_dir.lock().clone();
         match dir {
-            Some(dir) if delta != Sums::default() => dir.diduse(UsedBy::Head, delta),
+            Some(dir) if delta != Sums::default() => {
+                let has = dir.phys();
+                let at_most = |delta: i64, has: u64| delta.max(-i64::try_from(has).unwrap_or(i64::MAX));
+                let delta = Sums {
+                    used: at_most(delta.used, has.used_bytes),
+                    comp: at_most(delta.comp, has.compressed_bytes),
+                    uncomp: at_most(delta.uncomp, has.uncompressed_bytes),
+                };
+                dir.diduse(UsedBy::Head, delta)
+            }
             _ => Ok(()),
         }
     }
