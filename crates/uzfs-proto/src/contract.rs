@@ -8,7 +8,7 @@
 use crate::ops::*;
 use crate::ops_write::*;
 use crate::schema::{self, VarlinkStruct};
-use crate::{Caller, Failure, FailureCode};
+use crate::{Caller, Failure, FailureCode, VdevNode};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -219,6 +219,26 @@ contract_methods! {
     unary owner DestroyPool destroy_pool(DestroyPoolArgs) -> Empty;
     /// Returns once everything written so far is on stable storage.
     unary open SyncPools sync_pools(SyncPoolsArgs) -> Empty;
+    /// Adds devices to a pool.
+    unary owner AddDevices add_devices(AddDevicesArgs) -> Empty;
+    /// Sets properties of a pool.
+    unary owner SetPoolProperties set_pool_properties(SetPoolPropertiesArgs) -> Empty;
+    /// Enables features that a pool does not have yet.
+    unary owner UpgradePool upgrade_pool(UpgradePoolArgs) -> UpgradePoolReply;
+    /// Gives a pool another identity.
+    unary owner ChangeGuid change_guid(ChangeGuidArgs) -> Empty;
+    /// Forgets errors of devices, opens those again that are back, and lets a suspended pool go on.
+    unary owner ClearErrors clear_errors(ClearErrorsArgs) -> Empty;
+    /// Takes a device offline or brings it back.
+    unary owner SetDeviceState set_device_state(SetDeviceStateArgs) -> VdevNode;
+    /// Wipes the labels of a device that no pool uses.
+    unary owner ClearLabel clear_label(ClearLabelArgs) -> Empty;
+    /// Starts, pauses or stops a scrub or resilver.
+    unary owner ScanPool scan_pool(ScanPoolArgs) -> Empty;
+    /// Attaches a device to another, as its mirror or to replace it.
+    unary owner AttachDevice attach_device(AttachDeviceArgs) -> Empty;
+    /// Detaches a device from a mirror.
+    unary owner DetachDevice detach_device(DetachDeviceArgs) -> Empty;
     /// Makes a file system or volume.
     unary owner CreateDataset create_dataset(CreateDatasetArgs) -> Empty;
     /// Makes a clone of a snapshot.
@@ -257,7 +277,7 @@ macro_rules! write_enums { ($out:ident: $($t:ident),* $(,)?) => {$(
 fn write_types(out: &mut String) {
     use crate::*;
     write_enums!(out: FailureCode, PoolState, ScanFunction, ScanState, MultihostState,
-        CheckpointState, VdevState, VdevAux, JobState, DatasetKind, PropertySource);
+        CheckpointState, VdevState, VdevAux, JobState, DatasetKind, PropertySource, ScanAction);
     write_structs!(out: Raw, Property, LeafJob, RebuildStats, VdevStats, VdevNode, ScanStats,
         RemovalStats, ExpandStats, CheckpointStats, ErrorEntry, DedupBucket, DedupStats,
         ImportablePool, Pool, HistoryRecord, EventValue, Event, Dataset, MountEntry, Search, Rewind,

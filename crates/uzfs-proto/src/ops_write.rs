@@ -1,14 +1,28 @@
 //! Parameters and results of the methods that change pools and datasets.
 
-use crate::schema::contract_structs;
-use crate::{DatasetKind, Raw};
+use crate::schema::{contract_enums, contract_structs};
+use crate::{DatasetKind, Raw, U64};
 use std::collections::BTreeMap;
+
+contract_enums! {
+    /// What to do about a scan.
+    pub enum ScanAction {
+        /// Start a scrub, or go on with one that is paused.
+        Scrub = "scrub",
+        /// Start a resilver of all that is missing.
+        Resilver = "resilver",
+        /// Pause the scrub.
+        Pause = "pause",
+        /// Stop the scrub.
+        Stop = "stop",
+    }
+}
 
 contract_structs! {
     /// A device or group of devices of a pool to be made.
     #[derive(Default)]
     pub struct VdevSpec {
-        /// `file`, `disk`, `mirror`, `raidz1` to `raidz3`, or `draid...` with its parameters.
+        /// `file`, `disk`, `mirror`, `raidz1` to `raidz3`, or `draid2:4d:9c:1s` and the like.
         pub kind: String,
         /// Absolute path of a `file` or `disk`.
         pub path: Option<String>,
@@ -33,6 +47,8 @@ contract_structs! {
         pub no_features: bool,
         /// Directory that all mount points are put under (`-R`).
         pub altroot: Option<String>,
+        /// Name for as long as it stays imported (`-t`).
+        pub temporary_name: Option<String>,
         /// Even if devices look in use (`-f`).
         pub force: bool,
     }
@@ -50,6 +66,112 @@ contract_structs! {
     pub struct SyncPoolsArgs {
         /// Names; empty for all.
         pub pools: Vec<String>,
+    }
+
+    /// Parameters of AddDevices.
+    #[derive(Default)]
+    pub struct AddDevicesArgs {
+        /// Pool.
+        pub pool: String,
+        /// The devices, top-level ones in order.
+        pub vdevs: Vec<VdevSpec>,
+        /// log2 of the sector size; the device tells when left out.
+        pub ashift: Option<u64>,
+        /// Even if devices look in use (`-f`).
+        pub force: bool,
+    }
+
+    /// Parameters of SetPoolProperties.
+    pub struct SetPoolPropertiesArgs {
+        /// Pool.
+        pub pool: String,
+        /// What to set, as typed.
+        pub properties: BTreeMap<String, String>,
+    }
+
+    /// Parameters of UpgradePool.
+    pub struct UpgradePoolArgs {
+        /// Pool.
+        pub pool: String,
+        /// Only these features; all that are usual when left out.
+        pub features: Option<Vec<String>>,
+    }
+
+    /// Result of UpgradePool.
+    #[derive(Default)]
+    pub struct UpgradePoolReply {
+        /// Features that are enabled now and were not before.
+        pub features: Vec<String>,
+    }
+
+    /// Parameters of ChangeGuid.
+    pub struct ChangeGuidArgs {
+        /// Pool.
+        pub pool: String,
+        /// The new identity; drawn at random when left out.
+        pub guid: Option<U64>,
+    }
+
+    /// Parameters of ClearErrors.
+    pub struct ClearErrorsArgs {
+        /// Pool.
+        pub pool: String,
+        /// Only this device: path, last part of it, or guid.
+        pub device: Option<String>,
+    }
+
+    /// Parameters of SetDeviceState.
+    pub struct SetDeviceStateArgs {
+        /// Pool.
+        pub pool: String,
+        /// Device: path, last part of it, or guid.
+        pub device: String,
+        /// Bring it back; else take it offline.
+        pub online: bool,
+        /// Offline only until the next import (`-t`).
+        pub temporary: bool,
+        /// Call it faulted (`-f`).
+        pub fault: bool,
+    }
+
+    /// Parameters of ClearLabel.
+    pub struct ClearLabelArgs {
+        /// Path of the device.
+        pub path: String,
+        /// Even if it belongs to a pool that is not imported (`-f`).
+        pub force: bool,
+    }
+
+    /// Parameters of ScanPool.
+    pub struct ScanPoolArgs {
+        /// Pool.
+        pub pool: String,
+        /// What to do.
+        pub action: ScanAction,
+    }
+
+    /// Parameters of AttachDevice.
+    pub struct AttachDeviceArgs {
+        /// Pool.
+        pub pool: String,
+        /// Device that is there: path, last part of it, or guid.
+        pub device: String,
+        /// The new one.
+        pub new: VdevSpec,
+        /// It takes the other's place.
+        pub replace: bool,
+        /// log2 of the sector size; the device tells when left out.
+        pub ashift: Option<u64>,
+        /// Even if the device looks in use (`-f`).
+        pub force: bool,
+    }
+
+    /// Parameters of DetachDevice.
+    pub struct DetachDeviceArgs {
+        /// Pool.
+        pub pool: String,
+        /// Device: path, last part of it, or guid.
+        pub device: String,
     }
 
     /// Parameters of CreateDataset.

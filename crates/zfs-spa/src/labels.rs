@@ -121,6 +121,17 @@ fn read_ring(dev: &dyn BlockDevice, label_offset: u64, label: usize, ashift: u64
     }
 }
 
+/// Wipes the labels of a device, so that nobody takes it for a pool's.
+///
+/// # Errors
+/// Whatever writing meets.
+pub fn clear(dev: &dyn BlockDevice) -> std::io::Result<()> {
+    for at in (0..VDEV_LABELS).filter_map(|n| label::label_offset(dev.size(), n)) {
+        dev.write_at(at, &vec![0; label::VDEV_LABEL_SIZE as usize])?;
+    }
+    dev.flush()
+}
+
 /// The boot environment of a device: of the first label whose block is valid.
 pub fn read_bootenv(dev: &dyn BlockDevice) -> Option<BootEnv> {
     (0..VDEV_LABELS).find_map(|index| {

@@ -32,6 +32,6 @@ pub use discover::{Discovery, PoolCandidate, Search, discover};
 pub use dsl::{Dataset, DatasetKind, Dsl};
 pub use import::{ImportError, ImportOptions, ImportProblem, Rewind, import};
 pub use pool::Pool;
-pub use sync::create::{CreateOptions, NewVdev, create};
-pub use sync::{Spa, SyncCtx};
+pub use sync::create::{Auxiliaries, CreateOptions, NewVdev, create};
+pub use sync::{PoolValue, Spa, SyncCtx};
 pub use zfs_zio::{Error, ErrorKind, Result};

@@ -64,7 +64,7 @@ impl Pool {
         put("health", text(root.state().name(root.aux()), Source::None));
         put("guid", number(self.guid()));
         put("load_guid", number(self.load_guid()));
-        put("readonly", number(1));
+        put("readonly", number(u64::from(!self.zio().is_writable() && !self.zio().is_suspended())));
         put("version", settable(self.version(), VERSION_FEATURES));
         put("last_scrubbed_txg", number(self.directory().lookup_u64(b"last_scrubbed_txg")?.unwrap_or(0)));
         self.texts(&mut put);

@@ -1,128 +1,21 @@
-//! `zpool create`, `zpool destroy`, `zpool sync`: reading device specifications as OpenZFS's `zpool` does.
+//! `zpool create`, `zpool destroy`, `zpool sync`.
 
+use super::{compat, spec};
 use crate::getopt::Parsed;
 use crate::props::{self, parse};
 use crate::sentence;
 use crate::session::{Run, Session, Stop, putln};
 use crate::zfs::mount::{self, How};
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use uzfs_proto::{CreatePoolArgs, DatasetKind, DestroyPoolArgs, FailureCode, Raw, SyncPoolsArgs, VdevSpec, method};
 
-/// Most devices of a RAID-Z group.
-const MAX_RAIDZ: usize = 255;
-
-fn refuse<T>(session: &mut Session, sentence: &str) -> Result<T, Stop> {
+pub fn refuse<T>(session: &mut Session, sentence: &str) -> Result<T, Stop> {
     putln!(session.err, "{sentence}");
     Err(Stop::Exit(1))
 }
 
-/// Kind of a group and the fewest devices it needs; nothing when the word is a device.
-fn group(word: &str) -> Option<(String, usize)> {
-    match word {
-        "mirror" => Some((word.into(), 2)),
-        "raidz" | "raidz1" => Some(("raidz1".into(), 2)),
-        "raidz2" => Some((word.into(), 3)),
-        "raidz3" => Some((word.into(), 4)),
-        _ => None,
-    }
-}
-
-/// What devices after a word are for.
-fn class(word: &str) -> Option<&'static str> {
-    ["log", "special", "dedup", "spare", "cache"].into_iter().find(|c| *c == word || (*c == "log" && word == "logs"))
-}
-
-/// The device that a word names. The error is the sentence.
-fn device(word: &str) -> Result<VdevSpec, String> {
-    let path = if word.starts_with('/') { word.to_owned() } else { format!("/dev/{word}") };
-    let kind = match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => "file",
-        Ok(meta) if meta.file_type().is_block_device() => "disk",
-        Ok(_) => return Err(format!("cannot use '{path}': must be a block device or regular file")),
-        Err(_) if !word.starts_with('/') => {
-            return Err(format!(
-                "cannot open '{word}': no such device in /dev\nmust be a full path or shorthand device name"
-            ));
-        }
-        Err(e) => return Err(format!("cannot open '{path}': {}", plain(&e))),
-    };
-    Ok(VdevSpec { kind: kind.into(), path: Some(path), ..VdevSpec::default() })
-}
-
-/// An error of the system in the words of strerror(3).
-fn plain(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
-/// Reads device specifications. The error is the sentence.
-pub fn specification(words: &[String]) -> Result<Vec<VdevSpec>, String> {
-    let mut out: Vec<VdevSpec> = Vec::new();
-    let mut purpose = "";
-    let mut rest = words;
-    while let Some((word, tail)) = rest.split_first() {
-        rest = tail;
-        if let Some(c) = class(word) {
-            if out.iter().any(|v| v.class == c) && matches!(c, "log" | "spare" | "cache") {
-                let what = if c == "log" { "logs" } else { c };
-                return Err(format!("invalid vdev specification: '{what}' can be specified only once"));
-            }
-            purpose = c;
-            continue;
-        }
-        if word.starts_with("draid") {
-            return Err("making dRAID groups is not supported yet by uzfs".into());
-        }
-        let Some((kind, least)) = group(word) else {
-            out.push(VdevSpec { class: purpose.into(), ..device(word)? });
-            continue;
-        };
-        if matches!(purpose, "spare" | "cache") || (purpose == "log" && kind != "mirror") {
-            return Err(format!("invalid vdev specification: unsupported '{purpose}' device: {word}"));
-        }
-        let count = rest.iter().take_while(|w| group(w).is_none() && class(w).is_none()).count();
-        let (members, tail) = rest.split_at(count);
-        rest = tail;
-        if count < least {
-            return Err(format!("invalid vdev specification: {word} requires at least {least} devices"));
-        }
-        if count > MAX_RAIDZ {
-            return Err(format!("invalid vdev specification: {word} supports no more than {MAX_RAIDZ} devices"));
-        }
-        let children = members.iter().map(|m| device(m)).collect::<Result<_, _>>()?;
-        out.push(VdevSpec { kind, path: None, class: purpose.into(), children });
-    }
-    if !out.iter().any(|v| v.class.is_empty()) {
-        return Err("invalid vdev specification: at least one toplevel vdev must be specified".into());
-    }
-    Ok(out)
-}
-
-/// How redundant a group is: kind and number of devices.
-fn replication(v: &VdevSpec) -> (&str, usize) {
-    if v.children.is_empty() { ("disk", 1) } else { (v.kind.as_str(), v.children.len()) }
-}
-
-/// Complains about groups for data that protect it differently.
-fn mismatch(vdevs: &[VdevSpec]) -> Option<String> {
-    let data: Vec<_> = vdevs.iter().filter(|v| v.class.is_empty()).map(replication).collect();
-    let (first, first_count) = *data.first()?;
-    for (kind, count) in data.iter().skip(1) {
-        if *kind != first {
-            return Some(format!("mismatched replication level: both {first} and {kind} vdevs are present"));
-        }
-        if *count != first_count {
-            return Some(format!(
-                "mismatched replication level: both {first_count}-way and {count}-way {kind} vdevs are present"
-            ));
-        }
-    }
-    None
-}
-
-fn pool_properties(session: &mut Session, args: &Parsed) -> Result<BTreeMap<String, String>, Stop> {
+pub fn pool_properties(session: &mut Session, args: &Parsed) -> Result<BTreeMap<String, String>, Stop> {
     let mut out = BTreeMap::new();
     for option in args.values('o') {
         let Some((name, value)) = option.split_once('=') else {
@@ -184,15 +77,19 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
     if let Some(why) = sentence::bad_pool_name(name).or(reserved.then(|| "name is reserved".to_owned())) {
         return refuse(session, &format!("{what}: {why}"));
     }
-    let vdevs = match specification(words) {
+    let vdevs = match spec::specification(words) {
         Ok(vdevs) => vdevs,
         Err(why) => return refuse(session, &why),
     };
-    if let (Some(why), false) = (mismatch(&vdevs), args.has('f')) {
-        putln!(session.err, "invalid vdev specification\nuse '-f' to override the following errors:");
-        return refuse(session, &why);
+    if !vdevs.iter().any(|v| !matches!(v.class.as_str(), "spare" | "cache" | "log")) {
+        return refuse(session, "invalid vdev specification: at least one toplevel vdev must be specified");
+    }
+    let mismatches = spec::mismatches(&vdevs);
+    if !mismatches.is_empty() && !args.has('f') {
+        return spec_errors(session, &mismatches, false);
     }
     let mut properties = pool_properties(session, args)?;
+    features(session, &mut properties, args.has('d'))?;
     let altroot = args.value('R').map(str::to_owned).or_else(|| properties.remove("altroot"));
     if let Some(root) = altroot.as_deref().filter(|r| !r.starts_with('/')) {
         return refuse(session, &format!("invalid alternate root '{root}': must be an absolute path"));
@@ -214,12 +111,14 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
         vdevs,
         properties,
         dataset_properties,
-        no_features: args.has('d'),
+        no_features: true,
         altroot,
+        temporary_name: args.value('t').map(str::to_owned),
         force: args.has('f'),
     };
     match session.try_call::<method::CreatePool>(&call)? {
-        Ok(_) => mount::mount_new(session, name, &How::default()),
+        Ok(_) => mount::mount_new(session, args.value('t').unwrap_or(name), &How::default()),
+        Err(f) if f.code == FailureCode::DeviceInUse => spec_errors(session, &f.details, args.has('f')),
         Err(f) if f.code == FailureCode::InvalidProperty || f.code == FailureCode::BadDevice => {
             refuse(session, &format!("{what}: {}", f.message))
         }
@@ -227,7 +126,52 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
     }
 }
 
-fn print_layout(session: &mut Session, vdevs: &[VdevSpec]) {
+/// Says what is wrong with devices; `forced` tells that `-f` does not help.
+pub fn spec_errors<T>(session: &mut Session, sentences: &[String], forced: bool) -> Result<T, Stop> {
+    putln!(session.err, "invalid vdev specification");
+    putln!(
+        session.err,
+        "{}",
+        if forced {
+            "the following errors must be manually repaired:"
+        } else {
+            "use '-f' to override the following errors:"
+        }
+    );
+    sentences.iter().for_each(|s| putln!(session.err, "{s}"));
+    Err(Stop::Exit(1))
+}
+
+/// Adds the features that a new pool gets: those of its compatibility set, unless they are left out.
+fn features(session: &mut Session, properties: &mut BTreeMap<String, String>, none: bool) -> Result<(), Stop> {
+    let set = match compat::load(properties.get("compatibility").map_or("off", String::as_str)) {
+        Ok((set, warning)) => {
+            if let Some(text) = warning {
+                putln!(session.err, "Warning: {text}");
+            }
+            set
+        }
+        Err(why) => return refuse(session, &format!("Error: {why}")),
+    };
+    for name in props::FEATURES {
+        let property = format!("feature@{name}");
+        let wanted = set.as_ref().is_none_or(|s| s.contains(*name));
+        match properties.get(&property).map(String::as_str) {
+            Some("enabled") if !wanted => {
+                let text = "enabled but is not in specified 'compatibility' feature set.";
+                putln!(session.err, "Warning: feature \"{name}\" {text}");
+            }
+            None if !none && wanted && props::is_release_feature(name) => {
+                properties.insert(property, "enabled".into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Prints the devices that would be made, each section under its title.
+pub fn print_layout(session: &mut Session, vdevs: &[VdevSpec]) {
     let sections = [
         ("", ""),
         ("dedup", "dedup"),
@@ -242,12 +186,16 @@ fn print_layout(session: &mut Session, vdevs: &[VdevSpec]) {
             putln!(session.out, "\t{title}");
         }
         for v in of_class {
-            let name = v.path.as_deref().unwrap_or(&v.kind);
-            putln!(session.out, "\t  {name}");
-            for child in &v.children {
-                putln!(session.out, "\t    {}", child.path.as_deref().unwrap_or(""));
-            }
+            print_spec(session, v);
         }
+    }
+}
+
+/// Prints a device with its members.
+pub fn print_spec(session: &mut Session, v: &VdevSpec) {
+    putln!(session.out, "\t  {}", v.path.as_deref().unwrap_or(&v.kind));
+    for child in &v.children {
+        putln!(session.out, "\t    {}", child.path.as_deref().unwrap_or(""));
     }
 }
 
@@ -283,46 +231,5 @@ pub fn sync(session: &mut Session, args: &Parsed) -> Run {
             let pool = f.subject.clone().unwrap_or_default();
             Err(session.fail(&format!("cannot open '{pool}'"), &f))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn specifications() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |n: &str| {
-            let path = dir.path().join(n);
-            std::fs::write(&path, b"").unwrap();
-            path.to_string_lossy().into_owned()
-        };
-        let files: Vec<String> = ["a", "b", "c", "d", "e", "f"].iter().map(|n| file(n)).collect();
-        let read = |text: &str| {
-            let words: Vec<String> = text
-                .split(' ')
-                .map(|w| match w.as_bytes() {
-                    [c @ b'a'..=b'f'] => files[usize::from(c - b'a')].clone(),
-                    _ => w.to_owned(),
-                })
-                .collect();
-            specification(&words)
-        };
-        let v = read("mirror a b log c spare d").unwrap();
-        let shape: Vec<_> = v.iter().map(|v| (v.kind.as_str(), v.class.as_str(), v.children.len())).collect();
-        assert_eq!(shape, [("mirror", "", 2), ("file", "log", 0), ("file", "spare", 0)]);
-        assert_eq!(read("raidz a b c").unwrap()[0].kind, "raidz1");
-        assert_eq!(read("raidz2 a b").unwrap_err(), "invalid vdev specification: raidz2 requires at least 3 devices");
-        assert_eq!(
-            read("log a").unwrap_err(),
-            "invalid vdev specification: at least one toplevel vdev must be specified"
-        );
-        assert!(read("/nowhere/x").unwrap_err().contains("No such file"));
-        assert_eq!(
-            mismatch(&read("mirror a b raidz c d e").unwrap()).unwrap(),
-            "mismatched replication level: both mirror and raidz1 vdevs are present"
-        );
-        assert_eq!(mismatch(&read("mirror a b mirror c d").unwrap()), None);
     }
 }

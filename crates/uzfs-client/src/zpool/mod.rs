@@ -1,5 +1,7 @@
 //! The program `zpool`.
 
+mod change;
+mod compat;
 mod create;
 mod ddt;
 mod import;
@@ -10,6 +12,7 @@ mod log;
 mod pools;
 mod reason;
 mod scan;
+mod spec;
 mod status;
 mod status_json;
 mod status_text;
@@ -38,6 +41,19 @@ fn run(session: &mut Session, command: &Command, args: &Parsed) -> Run {
         "create" => create::create(session, args),
         "destroy" => create::destroy(session, args),
         "sync" => create::sync(session, args),
+        "add" => change::add(session, args),
+        "set" => change::set(session, args),
+        "upgrade" => change::upgrade(session, args),
+        "reguid" => change::reguid(session, args),
+        "labelclear" => change::labelclear(session, args),
+        "clear" => change::clear(session, args),
+        "online" => change::set_state(session, args, true),
+        "offline" => change::set_state(session, args, false),
+        "attach" => change::attach(session, args, false),
+        "replace" => change::attach(session, args, true),
+        "detach" => change::detach(session, args),
+        "scrub" => change::scan(session, args, false),
+        "resilver" => change::scan(session, args, true),
         "list" => list::list(session, args),
         "get" => list::get(session, args),
         "status" => status::status(session, args),

@@ -197,6 +197,7 @@ const CREATE: Command = Command {
         switch('f', "Use devices that look in use, and groups that do not match."),
         switch('n', "Only say what would be done."),
         switch('d', "Enable no features."),
+        option('t', "tname", "Name for as long as it stays imported."),
         option('R', "root", "Directory that all mount points are put under."),
         option('m', "mountpoint", "Mount point of the pool's file system."),
         option('o', "property=value", "Set a pool property; may be repeated."),
@@ -229,6 +230,54 @@ const SYNC: Command = Command {
     ready: true,
 };
 
+const LABELCLEAR: Command = Command {
+    name: "labelclear",
+    aliases: &[],
+    about: "Wipes the labels of a device that no pool uses.",
+    usage: &["labelclear [-f] <vdev>"],
+    flags: &[switch('f', "Even if it belongs to a pool that is not imported.")],
+    tells_missing: false,
+    operands: Hint::Path,
+    ready: true,
+};
+
+const SET: Command = Command {
+    name: "set",
+    aliases: &[],
+    about: "Sets a property of a pool.",
+    usage: &["set <property=value> <pool>", "set <vdev_property=value> <pool> <vdev>"],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const UPGRADE: Command = Command {
+    name: "upgrade",
+    aliases: &[],
+    about: "Enables features that pools do not have yet, or tells which those are.",
+    usage: &["upgrade", "upgrade -v", "upgrade [-V version] <-a | pool ...>"],
+    flags: &[
+        switch('a', "All pools."),
+        switch('v', "List the features that there are."),
+        option('V', "version", "Accepted for compatibility."),
+    ],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const REGUID: Command = Command {
+    name: "reguid",
+    aliases: &[],
+    about: "Gives a pool another identity.",
+    usage: &["reguid [-g guid] <pool>"],
+    flags: &[option('g', "guid", "This one, and not one drawn at random.")],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
 /// Every subcommand in the order of the usage text; a blank name is a blank line.
 pub const COMMANDS: &[Command] = &[
     VERSION,
@@ -239,7 +288,7 @@ pub const COMMANDS: &[Command] = &[
     later("add", &["add [-afgLnP] [-o property=value] <pool> <vdev> ..."]),
     later("remove", &["remove [-npsw] <pool> <device> ..."]),
     BLANK,
-    later("labelclear", &["labelclear [-f] <vdev>"]),
+    LABELCLEAR,
     BLANK,
     later("checkpoint", &["checkpoint [-d [-w]] <pool> ..."]),
     later("prefetch", &["prefetch -t <type> [<type opts>] <pool>\n    -t ddt <pool>"]),
@@ -273,14 +322,14 @@ pub const COMMANDS: &[Command] = &[
     BLANK,
     IMPORT_COMMAND,
     EXPORT,
-    later("upgrade", &["upgrade", "upgrade -v", "upgrade [-V version] <-a | pool ...>"]),
-    later("reguid", &["reguid [-g guid] <pool>"]),
+    UPGRADE,
+    REGUID,
     BLANK,
     HISTORY,
     EVENTS,
     BLANK,
     GET,
-    later("set", &["set <property=value> <pool>", "set <vdev_property=value> <pool> <vdev>"]),
+    SET,
     BLANK,
     SYNC,
     BLANK,

@@ -203,6 +203,46 @@ impl Backend for Fake {
         Ok(ListMountsReply { mounts: self.mounts.clone() })
     }
 
+    fn add_devices(&self, _: &Caller, args: AddDevicesArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn set_pool_properties(&self, _: &Caller, args: SetPoolPropertiesArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn upgrade_pool(&self, _: &Caller, args: UpgradePoolArgs) -> Result<UpgradePoolReply, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn change_guid(&self, _: &Caller, args: ChangeGuidArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn clear_errors(&self, _: &Caller, args: ClearErrorsArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn set_device_state(&self, _: &Caller, args: SetDeviceStateArgs) -> Result<VdevNode, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn clear_label(&self, _: &Caller, args: ClearLabelArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.path))
+    }
+
+    fn scan_pool(&self, _: &Caller, args: ScanPoolArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn attach_device(&self, _: &Caller, args: AttachDeviceArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
+    fn detach_device(&self, _: &Caller, args: DetachDeviceArgs) -> Result<Empty, Failure> {
+        Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
+    }
+
     fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
         if args.key.0 != b"correct horse" {
             return Err(Failure::new(FailureCode::KeyIncorrect, "wrong key"));

@@ -136,6 +136,36 @@ macro_rules! backend {
             fn list_mounts(&self, _: &Caller, _: Empty) -> Result<ListMountsReply, Failure> {
                 no()
             }
+            fn add_devices(&self, _: &Caller, _: AddDevicesArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn set_pool_properties(&self, _: &Caller, _: SetPoolPropertiesArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn upgrade_pool(&self, _: &Caller, _: UpgradePoolArgs) -> Result<UpgradePoolReply, Failure> {
+                no()
+            }
+            fn change_guid(&self, _: &Caller, _: ChangeGuidArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn clear_errors(&self, _: &Caller, _: ClearErrorsArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn set_device_state(&self, _: &Caller, _: SetDeviceStateArgs) -> Result<VdevNode, Failure> {
+                no()
+            }
+            fn clear_label(&self, _: &Caller, _: ClearLabelArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn scan_pool(&self, _: &Caller, _: ScanPoolArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn attach_device(&self, _: &Caller, _: AttachDeviceArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn detach_device(&self, _: &Caller, _: DetachDeviceArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn load_key(&self, _: &Caller, _: LoadKeyArgs) -> Result<Empty, Failure> {
                 no()
             }

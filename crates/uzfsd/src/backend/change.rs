@@ -1,24 +1,18 @@
-//! Changing pools and datasets: each request is one task in the sync of one txg, answered when that is on disk.
+//! Changing datasets: each request is one task in the sync of one txg, answered when that is on disk.
 
 use super::import::pool_of;
 use super::{Engine, Imported, failure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uzfs_proto::{
-    CloneSnapshotArgs, CreateDatasetArgs, CreatePoolArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs,
-    DestroyPoolArgs, Empty, Failure, FailureCode, Raw, RenameDatasetArgs, RollbackArgs, SetPropertiesArgs,
-    SyncPoolsArgs, VdevSpec,
+    CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, Empty, Failure,
+    FailureCode, Raw, RenameDatasetArgs, RollbackArgs, SetPropertiesArgs,
 };
-use zfs_dmu::txg::Txgs;
-use zfs_env::FileDevice;
 use zfs_phys::dsl::DS_FLAG_CI_DATASET;
 use zfs_phys::enums::ObjsetType;
-use zfs_phys::feature::Feature;
-use zfs_spa::dslw::{DatasetState, DslPool, NewObjset, NewValue, sums_with};
+use zfs_spa::dslw::{DatasetState, DslPool, NewObjset, NewValue};
 use zfs_spa::sync::SyncCtx;
-use zfs_spa::{CreateOptions, NewVdev};
 use zfs_spa::{Error, ErrorKind, Result as EngineResult, Spa};
-use zfs_zio::alloc::Class;
 use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 
 /// Properties that are stored in the file system itself, not in the dataset's table.
@@ -42,24 +36,24 @@ fn value_of(raw: &Raw) -> NewValue {
     }
 }
 
-fn found(dsl: &DslPool, path: &str) -> EngineResult<Arc<DatasetState>> {
+pub(super) fn found(dsl: &DslPool, path: &str) -> EngineResult<Arc<DatasetState>> {
     dsl.find(path)?.ok_or_else(|| Error::not_found("looking for a dataset"))
 }
 
-type Values = Vec<(String, NewValue)>;
+pub(super) type Values = Vec<(String, NewValue)>;
 
-fn set_all(ctx: &SyncCtx<'_>, ds: &Arc<DatasetState>, values: &Values) -> EngineResult<()> {
+pub(super) fn set_all(ctx: &SyncCtx<'_>, ds: &Arc<DatasetState>, values: &Values) -> EngineResult<()> {
     values.iter().try_for_each(|(name, value)| ctx.dsl().set_prop(ctx.tx, ds, name, value))
 }
 
 /// What goes into the dataset's table.
-fn values_of(properties: &BTreeMap<String, Raw>) -> Values {
+pub(super) fn values_of(properties: &BTreeMap<String, Raw>) -> Values {
     let stored = properties.iter().filter(|(name, _)| !OF_FILESYSTEM.contains(&name.as_str()));
     stored.map(|(name, raw)| (name.clone(), value_of(raw))).collect()
 }
 
 /// What goes into the file system itself.
-fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesystem {
+pub(super) fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesystem {
     NewFilesystem {
         utf8only: number(properties, "utf8only") != 0 || number(properties, "normalization") != 0,
         normalization: number(properties, "normalization"),
@@ -68,73 +62,20 @@ fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesystem {
     }
 }
 
-fn new_vdev(spec: &VdevSpec, paths: &mut Vec<String>) -> Result<NewVdev, Failure> {
-    let wrong = |text: String| Failure::new(FailureCode::BadDevice, text);
-    let children = |paths: &mut Vec<String>| spec.children.iter().map(|c| new_vdev(c, paths)).collect::<Result<_, _>>();
-    match spec.kind.as_str() {
-        "mirror" => Ok(NewVdev::Mirror(children(paths)?)),
-        "raidz1" => Ok(NewVdev::Raidz { nparity: 1, children: children(paths)? }),
-        "raidz2" => Ok(NewVdev::Raidz { nparity: 2, children: children(paths)? }),
-        "raidz3" => Ok(NewVdev::Raidz { nparity: 3, children: children(paths)? }),
-        "file" | "disk" => {
-            let path = spec.path.clone().ok_or_else(|| wrong("a device without a path".into()))?;
-            let device = FileDevice::open_read_write(&path).map_err(|e| wrong(format!("{path}: {e}")))?;
-            paths.push(path.clone());
-            Ok(NewVdev::Leaf { path, device: Arc::new(device), disk: spec.kind == "disk" })
-        }
-        other => Err(wrong(format!("making '{other}' vdevs is not supported yet by uzfs"))),
-    }
-}
-
-fn new_top(spec: &VdevSpec, paths: &mut Vec<String>) -> Result<(Class, NewVdev), Failure> {
-    let class = match spec.class.as_str() {
-        "" => Class::Normal,
-        "log" => Class::Log,
-        "special" => Class::Special,
-        "dedup" => Class::Dedup,
-        other => {
-            let text = format!("making '{other}' devices is not supported yet by uzfs");
-            return Err(Failure::new(FailureCode::BadDevice, text));
-        }
-    };
-    Ok((class, new_vdev(spec, paths)?))
-}
-
-fn pool_property(args: &CreatePoolArgs, name: &str) -> Result<Option<u64>, Failure> {
-    let Some(text) = args.properties.get(name) else { return Ok(None) };
-    let wrong = || Failure::new(FailureCode::InvalidProperty, format!("property '{name}' number {text} is invalid."));
-    text.parse().map(Some).map_err(|_| wrong())
-}
-
-/// The features asked for; nothing for the usual ones.
-fn features(args: &CreatePoolArgs) -> Result<Option<Vec<Feature>>, Failure> {
-    let unknown = |name: &&String| !name.starts_with("feature@") && *name != "ashift" && *name != "cachefile";
-    if let Some(name) = args.properties.keys().find(unknown) {
-        let text = format!("property '{name}' cannot be set at creation yet by uzfs");
-        return Err(Failure::new(FailureCode::InvalidProperty, text));
-    }
-    let asked = |value: &str| {
-        let of_value = args.properties.iter().filter(|(_, v)| *v == value);
-        of_value.filter_map(|(name, _)| Feature::by_name(name.strip_prefix("feature@")?)).collect::<Vec<_>>()
-    };
-    let (on, off) = (asked("enabled"), asked("disabled"));
-    if !args.no_features && off.is_empty() {
-        return Ok(None);
-    }
-    if args.no_features {
-        return Ok(Some(on));
-    }
-    let usual = zfs_spa::sync::create::usual_features();
-    Ok(Some(usual.into_iter().filter(|f| !off.contains(f)).collect()))
-}
-
 fn number(values: &BTreeMap<String, Raw>, name: &str) -> u64 {
     values.get(name).and_then(Raw::as_u64).unwrap_or(0)
 }
 
 impl Imported {
+    /// Gives up the intent log of a dataset that goes, or becomes what it was.
+    fn abandon_log(&self, name: &str) -> Result<(), Failure> {
+        let dsl = self.writer()?.dsl();
+        let given_up = dsl.find(&path_of(name)).and_then(|ds| ds.map_or(Ok(()), |ds| dsl.abandon_log(&ds)));
+        given_up.map_err(|e| failure::engine(&e).about(name))
+    }
+
     /// Runs a task and waits for it.
-    fn task<T: Send + 'static>(
+    pub(super) fn task<T: Send + 'static>(
         &self,
         about: &str,
         name: &'static str,
@@ -150,80 +91,6 @@ impl Engine {
         let imported = self.pool(pool_of(name)).map_err(|_| failure::no_dataset(name))?;
         imported.writer()?;
         Ok(imported)
-    }
-
-    pub(super) fn create_pool(&self, args: CreatePoolArgs) -> Result<Empty, Failure> {
-        let about = |f: Failure| f.about(&args.name);
-        let _one = self.importing.lock();
-        if self.pools.read().contains_key(&args.name) {
-            return Err(about(Failure::new(FailureCode::PoolExists, "pool already exists")));
-        }
-        let mut paths = Vec::new();
-        let vdevs = args.vdevs.iter().map(|v| new_top(v, &mut paths)).collect::<Result<_, _>>().map_err(about)?;
-        let mut options = CreateOptions::new(&args.name, vdevs, self.arc.clone());
-        options.tasks = Some(self.tasks.clone());
-        options.force = args.force;
-        options.ashift = pool_property(&args, "ashift").map_err(about)?;
-        options.features = features(&args).map_err(about)?;
-        options.command = Some(format!("zpool create {}", args.name));
-        let (txgs, clock) = (Txgs::new(1), Arc::new(zfs_env::SystemClock));
-        let wanted = options.features.clone().unwrap_or_else(zfs_spa::sync::create::usual_features);
-        let sums = sums_with(|feature| wanted.contains(&feature));
-        let filesystem = NewFilesystem { sums, ..new_filesystem(&args.dataset_properties) };
-        let mut init =
-            |objset: &Arc<_>, tx: &_| create_fs(objset, tx, Writer::new(txgs.clone(), clock.clone()), &filesystem);
-        zfs_spa::create(&options, &mut init).map_err(|e| about(failure::create(&e)))?;
-        // The devices are closed and opened again by the same way that any pool is imported.
-        drop(options);
-        self.open_new(&args, paths).map_err(about)?;
-        Ok(Empty {})
-    }
-
-    /// Imports a pool that was just made, and gives its file system the properties asked for.
-    fn open_new(&self, args: &CreatePoolArgs, paths: Vec<String>) -> Result<(), Failure> {
-        let search = uzfs_proto::Search { paths, ..uzfs_proto::Search::default() };
-        let made = self.find(&search)?.into_iter().find(|c| c.name == args.name);
-        let candidate = made.ok_or_else(|| failure::no_pool(&args.name))?;
-        let options = zfs_spa::ImportOptions {
-            altroot: args.altroot.clone(),
-            for_write: true,
-            ..zfs_spa::ImportOptions::new(self.arc.clone(), Some(self.tasks.clone()))
-        };
-        let pool = zfs_spa::import(&candidate, &options).map_err(|e| failure::import(&args.name, &e))?;
-        let spa = self.open_for_writing(&args.name, &pool)?;
-        let imported = Arc::new(Imported::new(pool.clone(), Some(spa)));
-        let values = values_of(&args.dataset_properties);
-        if !values.is_empty() {
-            imported.task(&args.name, "create", move |ctx| set_all(ctx, &found(ctx.dsl(), "")?, &values))?;
-        }
-        self.pools.write().insert(args.name.clone(), imported);
-        self.events.pool(&pool, "sysevent.fs.zfs.pool_create");
-        Ok(())
-    }
-
-    pub(super) fn destroy_pool(&self, args: DestroyPoolArgs) -> Result<Empty, Failure> {
-        let imported = self.pool(&args.pool)?;
-        let spa = imported.writer()?.clone();
-        self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
-        self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
-        self.pools.write().remove(&args.pool);
-        spa.close(true).map_err(|e| failure::engine(&e).about(&args.pool))?;
-        self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_destroy");
-        Ok(Empty {})
-    }
-
-    pub(super) fn sync_pools(&self, args: SyncPoolsArgs) -> Result<Empty, Failure> {
-        let names: Vec<String> = match args.pools.is_empty() {
-            true => self.pools.read().keys().cloned().collect(),
-            false => args.pools,
-        };
-        for name in names {
-            let imported = self.pool(&name).map_err(|f| f.about(&name))?;
-            if let Some(spa) = &imported.spa {
-                spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(&name))?;
-            }
-        }
-        Ok(Empty {})
     }
 
     pub(super) fn create_dataset(&self, args: CreateDatasetArgs) -> Result<Empty, Failure> {
@@ -274,6 +141,7 @@ impl Engine {
             self.mounts.remove_all(args.force, |m| m.dataset == *name)?;
             let (path, defer) = (path_of(name), args.defer);
             let snapshot = name.contains('@').then(|| short(name));
+            imported.abandon_log(name)?;
             imported.task(name, "destroy", move |ctx| {
                 let ds = found(ctx.dsl(), &path)?;
                 match snapshot {
@@ -333,6 +201,7 @@ impl Engine {
         if let Some(m) = &mounted {
             self.mounts.remove(&m.dataset, args.force)?;
         }
+        imported.abandon_log(&head)?;
         // What the mount wrote last must not be in a txg that syncs after the task.
         let spa: &Arc<Spa> = imported.writer()?;
         spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(&head))?;

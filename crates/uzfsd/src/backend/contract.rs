@@ -107,6 +107,46 @@ impl Backend for Service {
         self.0.sync_pools(args)
     }
 
+    fn add_devices(&self, _: &Caller, args: AddDevicesArgs) -> Result<Empty, Failure> {
+        self.0.add_devices(args)
+    }
+
+    fn set_pool_properties(&self, _: &Caller, args: SetPoolPropertiesArgs) -> Result<Empty, Failure> {
+        self.0.set_pool_properties(args)
+    }
+
+    fn upgrade_pool(&self, _: &Caller, args: UpgradePoolArgs) -> Result<UpgradePoolReply, Failure> {
+        self.0.upgrade_pool(args)
+    }
+
+    fn change_guid(&self, _: &Caller, args: ChangeGuidArgs) -> Result<Empty, Failure> {
+        self.0.change_guid(args)
+    }
+
+    fn clear_errors(&self, _: &Caller, args: ClearErrorsArgs) -> Result<Empty, Failure> {
+        self.0.clear_errors(args)
+    }
+
+    fn set_device_state(&self, _: &Caller, args: SetDeviceStateArgs) -> Result<VdevNode, Failure> {
+        self.0.set_device_state(args)
+    }
+
+    fn clear_label(&self, _: &Caller, args: ClearLabelArgs) -> Result<Empty, Failure> {
+        self.0.clear_label(args)
+    }
+
+    fn scan_pool(&self, _: &Caller, args: ScanPoolArgs) -> Result<Empty, Failure> {
+        self.0.scan_pool(args)
+    }
+
+    fn attach_device(&self, _: &Caller, args: AttachDeviceArgs) -> Result<Empty, Failure> {
+        self.0.attach_device(args)
+    }
+
+    fn detach_device(&self, _: &Caller, args: DetachDeviceArgs) -> Result<Empty, Failure> {
+        self.0.detach_device(args)
+    }
+
     fn create_dataset(&self, _: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
         self.0.create_dataset(args)
     }

@@ -39,6 +39,10 @@ pub fn engine(error: &Error) -> Failure {
 pub fn create(error: &Error) -> Failure {
     let code = match error.kind() {
         ErrorKind::Busy => FailureCode::DeviceInUse,
+        ErrorKind::Range => {
+            let text = "one or more devices is less than the minimum size (64M)";
+            return Failure::new(FailureCode::BadDevice, text);
+        }
         ErrorKind::Invalid | ErrorKind::Unsupported => FailureCode::BadDevice,
         kind => code(kind),
     };

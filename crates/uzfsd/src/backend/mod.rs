@@ -6,6 +6,7 @@
 mod change;
 mod contract;
 mod datasets;
+mod devices;
 mod events;
 mod failure;
 mod files;
@@ -13,7 +14,9 @@ mod history;
 mod import;
 mod keys;
 mod mounts;
+mod poolprops;
 mod pools;
+mod poolw;
 mod publish;
 mod vdevs;
 

@@ -3,6 +3,7 @@
 //! The tree in the meta object set is the truth. A label holds the top-level vdev its device belongs to, without the
 //! objects that only mean something in the meta object set, and what is needed to find the rest.
 
+use super::Spa;
 use super::ops::Ops;
 use crate::config::POOL_DIRECTORY;
 use crate::labels::state;
@@ -147,6 +148,37 @@ fn store_packed(mos: &Arc<Objset>, tx: &Tx, object: u64, list: &NvList) -> Resul
     dnode.set_bonus(tx, Ot::PACKED_NVLIST_SIZE, &Endian::NATIVE.put_u64(bytes.len() as u64))
 }
 
+impl Spa {
+    /// Stores the list of hot spares (`which` is "spares") or cache devices ("l2cache"); an empty one only where there
+    /// was one before.
+    pub(super) fn set_auxiliaries(&self, tx: &Tx, which: &str, lists: &[NvList]) -> Result<()> {
+        let directory = Zap::open(&self.mos, POOL_DIRECTORY)?;
+        let object = match directory.lookup_u64(which.as_bytes())? {
+            Some(object) => object,
+            None if lists.is_empty() => return Ok(()),
+            None => {
+                let object = new_packed(&self.mos, tx)?;
+                directory.add(tx, which.as_bytes(), &[object])?;
+                object
+            }
+        };
+        let mut nv = NvList::new();
+        nv.set(which, NvValue::NvListArray(lists.to_vec()));
+        store_packed(&self.mos, tx, object, &nv)
+    }
+}
+
+fn new_packed(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+    let spec = ObjectSpec {
+        object_type: Ot::PACKED_NVLIST,
+        block_size: BLOCK,
+        bonus_type: Ot::PACKED_NVLIST_SIZE,
+        bonus_len: 8,
+        ..ObjectSpec::default()
+    };
+    Ok(mos.allocate(tx, &spec)?.object())
+}
+
 impl Ops {
     /// Stores the configuration in the meta object set.
     pub(super) fn store_config(&self, tx: &Tx, config: &PoolConfig) -> Result<()> {
@@ -155,14 +187,7 @@ impl Ops {
         let object = match directory.lookup_u64(b"config")? {
             Some(object) => object,
             None => {
-                let spec = ObjectSpec {
-                    object_type: Ot::PACKED_NVLIST,
-                    block_size: BLOCK,
-                    bonus_type: Ot::PACKED_NVLIST_SIZE,
-                    bonus_len: 8,
-                    ..ObjectSpec::default()
-                };
-                let object = mos.allocate(tx, &spec)?.object();
+                let object = new_packed(&mos, tx)?;
                 directory.update(tx, b"config", &[object])?;
                 object
             }

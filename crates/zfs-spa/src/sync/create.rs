@@ -8,22 +8,25 @@
 //! Nothing counts before the first uberblock is written: a crash leaves devices without a pool.
 
 use super::config::PoolConfig;
+pub use super::plan::{Auxiliaries, NewVdev};
+use super::plan::{Planner, label_auxiliaries};
+use super::props::PoolValue;
 use super::{Metaslabs, Opened, Ops, Spa, ops};
 use crate::config::POOL_DIRECTORY;
 use crate::dslw::{DslPool, NewObjset, PoolOps};
 use crate::features::Features;
-use crate::labels::{DeviceLabels, state};
+use crate::labels::state;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use zfs_dmu::txg::Tx;
-use zfs_dmu::{Error, ErrorKind, ObjectSpec, Objset, Result, Zap};
-use zfs_env::{BlockDevice, Clock, Rng, SystemClock, SystemRng, TaskPool, host};
+use zfs_dmu::{Error, ObjectSpec, Objset, Result, Zap};
+use zfs_env::{Clock, Rng, SystemClock, SystemRng, TaskPool, host};
 use zfs_phys::blkptr::BlkPtr;
 use zfs_phys::bpobj::BPOBJ_SIZE_V2;
 use zfs_phys::enums::{CompressKind, DmuObjectType as Ot, ObjsetType};
 use zfs_phys::feature::{ACTIVATE_ON_ENABLE, FEATURES, Feature};
-use zfs_phys::label::{SPA_MINDEVSIZE, VDEV_LABEL_END_SIZE, VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE, VDEV_PHYS_SIZE};
+use zfs_phys::label::VDEV_PHYS_SIZE;
 use zfs_phys::uberblock::Uberblock;
 use zfs_phys::{Endian, NvList, NvValue};
 use zfs_zio::alloc::Class;
@@ -35,41 +38,15 @@ use zfs_zio::{VdevAux, VdevConfig, VdevTree, Zio};
 const TXG_INITIAL: u64 = 4;
 /// On-disk version of pools with features.
 const VERSION: u64 = 5000;
-/// Metaslabs a vdev should have: at least, and by default at most (`zfs_vdev_min_ms_count`, `default_ms_count`).
-const METASLABS: (u64, u64) = (16, 200);
-/// log2 of a metaslab's size: by default, at least, at most.
-const MS_SHIFT: (u64, u64, u64) = (29, 24, 34);
-/// Most metaslabs of a vdev (`zfs_vdev_ms_count_limit`).
-const METASLABS_LIMIT: u64 = 1 << 17;
 /// Block size of the list of deferred frees.
 const DEFERRED_BLOCK: u32 = 1 << 14;
 /// A table that is metadata (`DMU_OTN_ZAP_METADATA`).
-const ZAP_METADATA: Ot = Ot(0xc4);
+pub(super) const ZAP_METADATA: Ot = Ot(0xc4);
+/// Entry of the pool directory that lists the tables of all vdevs.
+const VDEV_ZAPS: &[u8] = b"com.delphix:vdev_zap_map";
 /// Newer than what pools get that nobody asked for more: older OpenZFS should be able to write them.
 const NOT_BY_DEFAULT: [Feature; 4] =
     [Feature::DynamicGangHeader, Feature::BlockCloningEndian, Feature::PhysicalRewrite, Feature::DraidFailureDomains];
-
-/// A vdev to be made.
-pub enum NewVdev {
-    /// A device by itself, or in another vdev.
-    Leaf {
-        /// Where it is.
-        path: String,
-        /// The device, open for writing.
-        device: Arc<dyn BlockDevice>,
-        /// It is a block device rather than a file.
-        disk: bool,
-    },
-    /// Each of them holds everything.
-    Mirror(Vec<NewVdev>),
-    /// With one to three parities.
-    Raidz {
-        /// Devices that may be lost.
-        nparity: u64,
-        /// Members.
-        children: Vec<NewVdev>,
-    },
-}
 
 /// How to make a pool.
 pub struct CreateOptions {
@@ -77,6 +54,10 @@ pub struct CreateOptions {
     pub name: String,
     /// Top-level vdevs, with what they are for.
     pub vdevs: Vec<(Class, NewVdev)>,
+    /// Hot spares and cache devices.
+    pub auxiliaries: Auxiliaries,
+    /// Properties of the pool.
+    pub properties: Vec<(String, PoolValue)>,
     /// log2 of the sector size, instead of what devices say.
     pub ashift: Option<u64>,
     /// Features to enable; nothing for all that are usual.
@@ -101,6 +82,8 @@ impl CreateOptions {
         Self {
             name: name.to_owned(),
             vdevs,
+            auxiliaries: Auxiliaries::default(),
+            properties: Vec::new(),
             ashift: None,
             features: None,
             force: false,
@@ -124,9 +107,22 @@ pub fn usual_features() -> Vec<Feature> {
 /// `Invalid` for vdevs that make no pool, `Busy` for devices that another pool has, whatever writing meets.
 pub fn create(options: &CreateOptions, init: &mut dyn FnMut(&Arc<Objset>, &Tx) -> Result<()>) -> Result<()> {
     let rng = SystemRng::new().map_err(Error::from)?;
-    let mut plan = Plan { devices: HashMap::new(), rng: &rng, options };
-    let tree = plan.tree()?;
-    let devices = plan.devices;
+    if !options.vdevs.iter().any(|(class, _)| *class == Class::Normal) {
+        return Err(Error::invalid("making a pool without a device for data"));
+    }
+    let planner = Planner {
+        rng: &rng,
+        ashift: options.ashift.filter(|a| *a != 0),
+        force: options.force,
+        first: 0,
+        txg: TXG_INITIAL,
+        devices: HashMap::new(),
+    };
+    let planned = planner.plan(&options.vdevs, &options.auxiliaries)?;
+    let mut tree = NvList::new();
+    tree.put("type", "root").put("id", 0u64).put("guid", rng.guid()).put("create_txg", TXG_INITIAL);
+    tree.set("children", NvValue::NvListArray(planned.tops));
+    let devices = planned.devices;
     let config = VdevConfig::from_nvlist(&tree)?;
     let mut open = |leaf: &VdevConfig| devices.get(&leaf.guid).cloned().ok_or(VdevAux::OpenFailed);
     let vdevs = VdevTree::build(config, &mut open)?;
@@ -134,142 +130,17 @@ pub fn create(options: &CreateOptions, init: &mut dyn FnMut(&Arc<Objset>, &Tx) -
     let zio = Zio::new(&options.name, vdevs, options.arc.clone(), options.tasks.clone());
     let empty = vec![0; VDEV_PHYS_SIZE as usize];
     zio.vdevs().leaves().into_iter().try_for_each(|leaf| leaf.init_labels(&empty, None))?;
+    label_auxiliaries(&planned.spares, &devices, true)?;
+    label_auxiliaries(&planned.caches, &devices, false)?;
     let spa = first_objects(options, &zio, tree, &rng, init)?;
+    let tx = Tx::syncing(TXG_INITIAL);
+    spa.set_auxiliaries(&tx, "spares", &planned.spares)?;
+    spa.set_auxiliaries(&tx, "l2cache", &planned.caches)?;
+    options.properties.iter().try_for_each(|(name, value)| spa.set_property(&tx, name, value))?;
     spa.sync_txg(TXG_INITIAL)?;
     spa.config.lock().state = state::EXPORTED;
     spa.dirty_config();
     spa.sync_txg(TXG_INITIAL + 1)
-}
-
-/// The vdev tree while it is thought out.
-struct Plan<'a> {
-    devices: HashMap<u64, Arc<dyn BlockDevice>>,
-    rng: &'a SystemRng,
-    options: &'a CreateOptions,
-}
-
-impl Plan<'_> {
-    fn tree(&mut self) -> Result<NvList> {
-        let options = self.options;
-        if !options.vdevs.iter().any(|(class, _)| *class == Class::Normal) {
-            return Err(Error::invalid("making a pool without a device for data"));
-        }
-        let mut tops = Vec::new();
-        for ((class, vdev), id) in options.vdevs.iter().zip(0..) {
-            tops.push(self.top(id, *class, vdev)?);
-        }
-        let mut root = NvList::new();
-        root.put("type", "root").put("id", 0u64).put("guid", self.rng.guid()).put("create_txg", TXG_INITIAL);
-        root.set("children", NvValue::NvListArray(tops));
-        Ok(root)
-    }
-
-    fn top(&mut self, id: u64, class: Class, vdev: &NewVdev) -> Result<NvList> {
-        let mut ashift = 9;
-        let (mut nv, asize) = self.vdev(id, vdev, &mut ashift)?;
-        let ashift = self.options.ashift.unwrap_or(ashift).max(ashift_floor(vdev));
-        if !(9..=16).contains(&ashift) {
-            return Err(Error::invalid(format!("making a vdev with an ashift of {ashift}")));
-        }
-        let children = nv.remove("children");
-        nv.put("metaslab_array", 0u64).put("metaslab_shift", metaslab_shift(asize)).put("ashift", ashift);
-        nv.put("asize", asize).put("is_log", u64::from(class == Class::Log));
-        match class {
-            Class::Log => drop(nv.put("alloc_bias", "log")),
-            Class::Special => drop(nv.put("alloc_bias", "special")),
-            Class::Dedup => drop(nv.put("alloc_bias", "dedup")),
-            Class::Normal | Class::EmbeddedLog => {}
-        }
-        nv.put("create_txg", TXG_INITIAL);
-        if let Some(children) = children {
-            nv.set("children", children);
-        }
-        Ok(nv)
-    }
-
-    /// A vdev and its allocatable bytes.
-    fn vdev(&mut self, id: u64, vdev: &NewVdev, ashift: &mut u64) -> Result<(NvList, u64)> {
-        let guid = self.rng.guid();
-        let mut nv = NvList::new();
-        let (kind, nparity, children) = match vdev {
-            NewVdev::Leaf { path, device, disk } => {
-                self.check_free(path, &**device)?;
-                *ashift = (*ashift).max(u64::from(device.sector_shifts().1));
-                let size = device.size() - device.size() % VDEV_LABEL_SIZE;
-                if size < SPA_MINDEVSIZE {
-                    return Err(Error::invalid(format!("making a pool: {path} is too small")));
-                }
-                self.devices.insert(guid, device.clone());
-                nv.put("type", if *disk { "disk" } else { "file" }).put("id", id).put("guid", guid);
-                nv.put("path", path.as_str());
-                if *disk {
-                    nv.put("whole_disk", 0u64);
-                }
-                return Ok((nv, size - VDEV_LABEL_START_SIZE - VDEV_LABEL_END_SIZE));
-            }
-            NewVdev::Mirror(children) => ("mirror", None, children),
-            NewVdev::Raidz { nparity, children } => ("raidz", Some(*nparity), children),
-        };
-        let fits = nparity.is_none_or(|p| (1..=3).contains(&p) && children.len() as u64 > p && children.len() <= 255);
-        if !fits || children.len() < 2 {
-            return Err(Error::invalid(format!("making a {kind} of {} devices", children.len())));
-        }
-        let (mut lists, mut least) = (Vec::new(), u64::MAX);
-        for (child, id) in children.iter().zip(0..) {
-            let (mut list, asize) = self.vdev(id, child, ashift)?;
-            if list.contains("children") {
-                return Err(Error::invalid("making a vdev of vdevs that are not devices"));
-            }
-            list.put("create_txg", TXG_INITIAL);
-            least = least.min(asize);
-            lists.push(list);
-        }
-        let asize = if nparity.is_some() { least.saturating_mul(lists.len() as u64) } else { least };
-        nv.put("type", kind).put("id", id).put("guid", guid);
-        if let Some(nparity) = nparity {
-            nv.put("nparity", nparity);
-        }
-        nv.set("children", NvValue::NvListArray(lists));
-        Ok((nv, asize))
-    }
-
-    /// Refuses a device that belongs to a pool.
-    fn check_free(&self, path: &str, device: &dyn BlockDevice) -> Result<()> {
-        let labels = DeviceLabels::read(device);
-        match labels.best() {
-            Some(label) if !self.options.force && label.u64("state") != Some(state::DESTROYED) => {
-                let pool = label.str("name").unwrap_or("?");
-                Err(Error::new(ErrorKind::Busy, format!("making a pool: {path} is part of pool '{pool}'")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// log2 of the largest sector that devices of a vdev can only write.
-fn ashift_floor(vdev: &NewVdev) -> u64 {
-    match vdev {
-        NewVdev::Leaf { device, .. } => u64::from(device.sector_shifts().0),
-        NewVdev::Mirror(children) | NewVdev::Raidz { children, .. } => {
-            children.iter().map(ashift_floor).max().unwrap_or(9)
-        }
-    }
-}
-
-/// log2 of the metaslab size of a vdev (`vdev_metaslab_set_size`).
-fn metaslab_shift(asize: u64) -> u64 {
-    let bits = |n: u64| u64::from(u64::BITS - n.leading_zeros());
-    let (usual, least, most) = MS_SHIFT;
-    let count = asize >> usual;
-    let shift = match count {
-        n if n < METASLABS.0 => bits(asize / METASLABS.0),
-        n if n > METASLABS.1 => bits(asize / METASLABS.1),
-        _ => usual,
-    };
-    if shift <= most {
-        return shift.max(least);
-    }
-    if asize >> most > METASLABS_LIMIT { bits(asize / METASLABS_LIMIT) } else { most }
 }
 
 /// The meta object set of the first txg, in memory.
@@ -344,6 +215,16 @@ fn before_the_first() -> Uberblock {
     }
 }
 
+/// Adds the features that others depend on.
+pub fn with_dependencies(features: &mut Vec<Feature>) {
+    let mut next = 0;
+    while let Some(feature) = features.get(next).copied() {
+        let missing: Vec<Feature> = feature.info().depends.iter().copied().filter(|f| !features.contains(f)).collect();
+        features.extend(missing);
+        next += 1;
+    }
+}
+
 /// Makes the tables of features and enables those that are asked for.
 fn enable_features(ops: &Ops, mos: &Arc<Objset>, tx: &Tx, directory: &Zap, asked: Option<&[Feature]>) -> Result<()> {
     for name in ["features_for_read", "features_for_write", "feature_descriptions"] {
@@ -354,8 +235,10 @@ fn enable_features(ops: &Ops, mos: &Arc<Objset>, tx: &Tx, directory: &Zap, asked
         Some(list) => list.contains(&f),
         None => !NOT_BY_DEFAULT.contains(&f),
     };
+    let mut wanted: Vec<Feature> = FEATURES.iter().map(|f| f.feature).filter(|f| wanted(*f)).collect();
+    with_dependencies(&mut wanted);
     let mut times = None;
-    for info in FEATURES.iter().filter(|f| wanted(f.feature)) {
+    for info in FEATURES.iter().filter(|f| wanted.contains(&f.feature)) {
         let always = info.flags & ACTIVATE_ON_ENABLE != 0 || info.feature == Feature::EnabledTxg;
         ops.enable(tx, info.feature, u64::from(always))?;
         if info.feature == Feature::EnabledTxg {
@@ -370,7 +253,7 @@ fn enable_features(ops: &Ops, mos: &Arc<Objset>, tx: &Tx, directory: &Zap, asked
     Ok(())
 }
 
-/// Makes tables and metaslab arrays of all vdevs. Gives the tree with their numbers.
+/// Makes the table of tables, and tables and metaslab arrays of all vdevs. Gives the tree with their numbers.
 fn vdev_objects(
     ops: &Ops,
     metaslabs: &Metaslabs,
@@ -380,22 +263,38 @@ fn vdev_objects(
     directory: &Zap,
 ) -> Result<NvList> {
     let all = Zap::create(mos, tx, ZAP_METADATA, 0)?;
-    directory.add(tx, b"com.delphix:vdev_zap_map", &[all])?;
-    let all = Zap::open(mos, all)?;
-    let table = || -> Result<u64> {
-        let object = Zap::create(mos, tx, ZAP_METADATA, 0)?;
-        all.add(tx, format!("{object:x}").as_bytes(), &[object])?;
-        Ok(object)
-    };
+    directory.add(tx, VDEV_ZAPS, &[all])?;
     let mut root = tree.clone();
     if ops.is_enabled(Feature::VdevZapsV2) {
-        root.put("com.klarasystems:vdev_zap_root", table()?);
+        root.put("com.klarasystems:vdev_zap_root", vdev_table(mos, tx, &Zap::open(mos, all)?)?);
         ops.count(tx, Feature::VdevZapsV2, 1)?;
     }
+    root.set("children", NvValue::NvListArray(top_objects(ops, metaslabs, mos, tx, tree.lists("children"))?));
+    Ok(root)
+}
+
+/// Makes a vdev's table and lists it.
+fn vdev_table(mos: &Arc<Objset>, tx: &Tx, all: &Zap) -> Result<u64> {
+    let object = Zap::create(mos, tx, ZAP_METADATA, 0)?;
+    all.add(tx, format!("{object:x}").as_bytes(), &[object])?;
+    Ok(object)
+}
+
+/// Makes tables and metaslab arrays of new top-level vdevs. Gives them with the numbers of those.
+pub(super) fn top_objects(
+    ops: &Ops,
+    metaslabs: &Metaslabs,
+    mos: &Arc<Objset>,
+    tx: &Tx,
+    new: &[NvList],
+) -> Result<Vec<NvList>> {
+    let all = Zap::open(mos, POOL_DIRECTORY)?.lookup_u64(VDEV_ZAPS)?;
+    let all = Zap::open(mos, all.ok_or_else(|| Error::unsupported("a pool whose vdevs have no tables"))?)?;
     let mut tops = Vec::new();
-    for (top, id) in tree.lists("children").iter().zip(0..) {
-        let mut top = with_leaf_tables(top, &table)?;
-        let zap = table()?;
+    for top in new {
+        let id = top.u64("id").unwrap_or(0);
+        let mut top = with_leaf_tables(top, &|| vdev_table(mos, tx, &all))?;
+        let zap = vdev_table(mos, tx, &all)?;
         top.put("com.delphix:vdev_zap_top", zap);
         if let Some(bias) = top.str("alloc_bias") {
             let text = [bias.as_bytes(), &[0]].concat();
@@ -406,17 +305,20 @@ fn vdev_objects(
         }
         // Only the vdev's table says it.
         top.remove("alloc_bias");
+        if top.str("type") == Some("draid") {
+            ops.count(tx, Feature::Draid, 1)?;
+        }
         let spec = ObjectSpec { object_type: Ot::OBJECT_ARRAY, ..ObjectSpec::default() };
         let array = mos.allocate(tx, &spec)?.object();
         top.put("metaslab_array", array);
         metaslabs.set_objects(id, array, zap);
         tops.push(top);
     }
-    root.set("children", NvValue::NvListArray(tops));
-    Ok(root)
+    Ok(tops)
 }
 
-fn with_leaf_tables(tree: &NvList, table: &dyn Fn() -> Result<u64>) -> Result<NvList> {
+/// A leaf gets a table; of an inner vdev, all leaves below.
+pub(super) fn with_leaf_tables(tree: &NvList, table: &dyn Fn() -> Result<u64>) -> Result<NvList> {
     let mut out = tree.clone();
     if tree.contains("children") {
         let children = tree.lists("children").iter().map(|c| with_leaf_tables(c, table)).collect::<Result<_>>()?;
@@ -439,17 +341,4 @@ fn deferred_list(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
     let dnode = mos.allocate(tx, &spec)?;
     dnode.set_compress(tx, CompressKind::Off as u8)?;
     Ok(dnode.object())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::metaslab_shift;
-
-    #[test]
-    fn metaslabs_are_as_large_as_those_of_openzfs() {
-        // Seen in pools that OpenZFS made.
-        for (asize, shift) in [(196_608_000, 24), (287_834_112, 25), (100 << 30, 29), (1 << 40, 33), (1 << 45, 34)] {
-            assert_eq!(metaslab_shift(asize), shift, "{asize}");
-        }
-    }
 }

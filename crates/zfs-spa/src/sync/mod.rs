@@ -22,9 +22,12 @@ mod guard;
 mod history;
 mod metaslabs;
 mod ops;
+mod plan;
+mod props;
 
 pub(crate) use metaslabs::Metaslabs;
 pub(crate) use ops::Ops;
+pub use props::PoolValue;
 
 use crate::config::POOL_DIRECTORY;
 use crate::dslw::{DslPool, PoolOps};
@@ -33,15 +36,15 @@ use crate::pool::Pool;
 use config::PoolConfig;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use zfs_dmu::txg::{Tx, Txgs};
 use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, JoinHandle};
 use zfs_phys::uberblock::{MMP_MAGIC, Uberblock};
+use zfs_zio::Zio;
 use zfs_zio::alloc::Class;
 use zfs_zio::write::WriteConfig;
-use zfs_zio::{VdevTree, Zio};
 
 /// Passes after which a sync that does not settle is taken for broken.
 const MAX_PASSES: u32 = 64;
@@ -100,6 +103,10 @@ pub struct Spa {
     config: Mutex<PoolConfig>,
     /// Dirty time logs as they are stored.
     dtls: Mutex<HashMap<u64, dtl::Stored>>,
+    /// The labels are to be written with the txg that is being synced.
+    labels_now: AtomicBool,
+    /// Number of the root vdev, when it is another than at import.
+    root_guid: Mutex<Option<u64>>,
     /// The root of the newest txg on disk.
     uberblock: Mutex<Uberblock>,
     /// The pool as it was imported; what is read of it stays readable only as long as nothing of it is freed.
@@ -189,6 +196,8 @@ impl Spa {
             tasks: Mutex::default(),
             config: Mutex::new(config),
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
+            labels_now: AtomicBool::new(false),
+            root_guid: Mutex::default(),
             uberblock: Mutex::new(uberblock),
             imported,
             view: Mutex::default(),
@@ -287,6 +296,7 @@ impl Spa {
     /// # Errors
     /// When something did not reach the disk.
     pub fn close(&self, destroy: bool) -> Result<()> {
+        self.dsl.close_logs()?;
         self.txgs.wait_synced(0)?;
         self.config.lock().state = if destroy { state::DESTROYED } else { state::EXPORTED };
         self.dirty_config();
@@ -332,7 +342,7 @@ impl Spa {
             }
         }
         tracing::debug!(txg, pass, "synced");
-        self.commit(txg, rootbp, write_config)?;
+        self.commit(txg, rootbp, write_config | self.labels_now.swap(false, Relaxed))?;
         self.zio.metaslab_sync_done(txg)?;
         self.dsl.txg_done(txg);
         self.mos.txg_done(txg);
@@ -371,12 +381,22 @@ impl Spa {
         self.ops.store_config(tx, &config)
     }
 
+    /// Sum of the guids of all vdevs, which says whether all are there.
+    fn guid_sum(&self) -> u64 {
+        fn sum(vdev: &zfs_zio::Vdev) -> u64 {
+            vdev.children.iter().fold(vdev.guid(), |total, child| total.wrapping_add(sum(child)))
+        }
+        let root = self.zio.vdevs().root();
+        let other = self.root_guid.lock().unwrap_or(root.guid());
+        sum(root).wrapping_sub(root.guid()).wrapping_add(other)
+    }
+
     /// Makes what was written the pool's state.
     fn commit(&self, txg: u64, rootbp: zfs_phys::BlkPtr, write_config: bool) -> Result<()> {
         let ub = Uberblock {
             endian: zfs_phys::Endian::NATIVE,
             txg,
-            guid_sum: guid_sum(self.zio.vdevs()),
+            guid_sum: self.guid_sum(),
             timestamp: self.ops.seconds(),
             rootbp,
             software_version: SOFTWARE_VERSION,
@@ -390,7 +410,7 @@ impl Spa {
         let features = self.ops.label_features();
         let label = |leaf: &zfs_zio::Vdev| config.for_label(leaf, txg, &features);
         let labels: Option<zfs_zio::vdev::labels::LeafConfig<'_>> = if write_config { Some(&label) } else { None };
-        self.zio.vdevs().commit(&ub, false, labels, self.zio.tasks().map(|t| &**t))?;
+        self.zio.commit(&ub, false, labels)?;
         *self.uberblock.lock() = ub;
         Ok(())
     }
@@ -417,14 +437,6 @@ fn write_config(ops: &Ops) -> WriteConfig {
         embedded_data: ops.feature_active(Feature::EmbeddedData),
         ..WriteConfig::default()
     }
-}
-
-/// Sum of the guids of all vdevs, which says whether all are there.
-fn guid_sum(tree: &VdevTree) -> u64 {
-    fn sum(vdev: &zfs_zio::Vdev) -> u64 {
-        vdev.children.iter().fold(vdev.guid(), |total, child| total.wrapping_add(sum(child)))
-    }
-    sum(tree.root())
 }
 
 /// Whether an error says something about the request rather than about the pool.
