@@ -22,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask CHORE
   macos check                  type-check the extension for macOS, lint its selectors, check plists and entitlements
   macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
   swarm [ARGUMENTS]            crashes and faults on simulated disks, by seed; --help tells more
+  kill [ARGUMENTS]             kill -9 of the daemon under load: every acknowledged fsync must be found
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
 ";
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
             "swarm" => swarm(&root, rest),
+            "kill" => judged(&root, "uzfs-kill", rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
         },
         None => Err(USAGE.to_owned()),
@@ -74,6 +76,15 @@ fn cargo() -> String {
 fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     run(root, &cargo(), &["build", "--release", "--workspace", "--bins", "--quiet"])?;
     let program = target(root).join("release/uzfs-bench");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    run(root, &program.to_string_lossy(), &args)
+}
+
+/// Builds the programs and runs one that judges them from outside.
+fn judged(root: &Path, judge: &str, args: &[String]) -> Result<(), String> {
+    let build = ["build", "-p", "uzfsd", "-p", "uzfs-cli", "-p", "zdb", "-p", "uzfs-testkit", "--bins", "--quiet"];
+    run(root, &cargo(), &build)?;
+    let program = target(root).join("debug").join(judge);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(root, &program.to_string_lossy(), &args)
 }

@@ -23,7 +23,7 @@ use zfs_phys::BlkPtr;
 use zfs_spa::check::{CheckOptions, Verify};
 use zfs_zio::Zbookmark;
 
-/// Rounds with this remainder of eight enumerate all crashes of a small run instead.
+/// Rounds with this remainder of 32 enumerate all crashes of a small run instead.
 const ENUMERATES: u64 = 7;
 
 /// How to swarm.
@@ -55,7 +55,7 @@ pub struct Done {
 pub fn round(seed: u64, options: &Options) -> Outcome<Done> {
     zfs_env::simulate_randomness(seed);
     let layout = options.layout.unwrap_or(Layout::ALL[(seed % Layout::ALL.len() as u64) as usize]);
-    if seed % 8 == ENUMERATES {
+    if seed % 32 == ENUMERATES {
         let mix = Mix { datasets: 25, fsyncs: 10, syncs: 10, longest: 9000, names: 8 };
         let plan = Plan { layout, seed, ops: 12, mix, boundaries: 0, survivors: 2 };
         let done = crash::enumerate(&plan)?;
