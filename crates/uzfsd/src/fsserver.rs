@@ -336,7 +336,7 @@ impl uzfs_fsproto::Service for VfsService {
     }
 
     fn sync(&self, _: &Caller, _: SyncAll) -> Result<(), Code> {
-        self.vfs.sync(self.vfs.root()).map_err(|e| code(&e))
+        self.vfs.sync_all().map_err(|e| code(&e))
     }
 
     fn fsync(&self, _: &Caller, r: Fsync) -> Result<(), Code> {

@@ -384,6 +384,11 @@ impl Objset {
         Ok(())
     }
 
+    /// The intent log, if it was opened.
+    pub fn log(&self) -> Option<Arc<Zil>> {
+        self.live.as_ref()?.log()
+    }
+
     /// Has the header written in the txg of `tx`, whatever else changes.
     pub fn touch(&self, tx: &Tx) -> Result<()> {
         self.live_set()?.with_dirty(tx.txg(), |_| ());

@@ -14,7 +14,7 @@ mod notes;
 pub mod replay;
 pub mod write;
 
-pub use replay::{Replayer, claim};
+pub use replay::{Replayer, claim, destroy};
 pub use write::Zil;
 
 /// Why a walk ended.

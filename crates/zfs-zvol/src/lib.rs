@@ -4,6 +4,10 @@
 //! `ZVOL_ZAP_OBJ`, include/sys/zvol.h). The dataset never changes under a reader, so a [`Zvol`] holds no lock.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod replay;
+
+pub use replay::replay;
+
 use std::sync::Arc;
 use zfs_dmu::{Dnode, Objset, Seek, Zap};
 use zfs_phys::enums::ObjsetType;

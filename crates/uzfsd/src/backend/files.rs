@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uzfs_fuse::{MountConfig, Vfs};
 use uzfs_proto::{Empty, Failure, FailureCode, ItemResult, ItemResults, MountArgs, MountItem, UnmountArgs};
 use zfs_spa::{Dataset, DatasetKind};
-use zfs_zpl::write::Writer;
+use zfs_zpl::write::{Writer, open_log};
 use zfs_zpl::{AclType, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
 
 /// Mount options that stand for a property's value, in both spellings.
@@ -100,13 +100,9 @@ impl Engine {
             let wrong = |e: zfs_spa::Error| about(failure::engine(&e));
             let state = spa.dsl().dataset(dataset.object).map_err(wrong)?;
             let objset = spa.dsl().open_objset(&state).map_err(wrong)?;
-            if !objset.phys().zil_header.log.is_hole() {
-                let text = "its intent log must be replayed first, which uzfs cannot do yet: mount it with '-o ro', \
-                            or import the pool with OpenZFS once";
-                return Err(about(Failure::new(FailureCode::NotSupported, text)));
-            }
             let options = self.zfs_options(imported, dataset, xattr)?;
-            let writer = Writer::new(spa.txgs().clone(), Arc::new(zfs_env::SystemClock));
+            let log = open_log(&objset, spa.txgs()).map_err(wrong)?;
+            let writer = Writer::new(spa.txgs().clone(), Arc::new(zfs_env::SystemClock)).with_log(log);
             let zfs = Zfs::mount_writable(objset, options, writer).map_err(wrong)?;
             zfs.drain_unlinked().map_err(wrong)?;
             return Ok(zfs);
@@ -219,12 +215,23 @@ impl Engine {
         ItemResults { results: args.items.iter().map(one).collect() }
     }
 
+    /// Gives back the intent log of a dataset that was unmounted. One that stays is closed with the pool.
+    pub(super) fn close_log(&self, name: &str) {
+        let Ok((imported, dataset)) = self.dataset(name) else { return };
+        if let Some(spa) = imported.spa.as_ref().filter(|_| !dataset.is_snapshot()) {
+            let closed = spa.dsl().dataset(dataset.object).and_then(|ds| spa.dsl().close_log(&ds));
+            if let Err(e) = closed {
+                tracing::warn!("closing the intent log of {name}: {e}");
+            }
+        }
+    }
+
     pub(super) fn unmount_all(&self, args: &UnmountArgs) -> ItemResults {
         let one = |target: &String| {
-            let done = self
-                .mounts
-                .remove(target, args.force)
-                .and_then(|dataset| if args.unload_keys { self.unload_after_unmount(&dataset) } else { Ok(Empty {}) });
+            let done =
+                self.mounts.remove(target, args.force).inspect(|dataset| self.close_log(dataset)).and_then(|dataset| {
+                    if args.unload_keys { self.unload_after_unmount(&dataset) } else { Ok(Empty {}) }
+                });
             ItemResult { subject: target.clone(), failure: done.err() }
         };
         ItemResults { results: args.targets.iter().map(one).collect() }

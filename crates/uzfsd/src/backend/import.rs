@@ -8,7 +8,7 @@ use uzfs_proto::{
     ImportPoolReply, ImportablePool, MultihostState, PoolState, RewindInfo, Search, U64, VdevAux, VdevNode, VdevState,
 };
 use zfs_spa::space::AllocClass;
-use zfs_spa::{ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind, Spa};
+use zfs_spa::{Dataset, ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind, Spa};
 
 fn search(wanted: &Search) -> zfs_spa::Search {
     match (&wanted.cachefile, wanted.paths.is_empty()) {
@@ -215,7 +215,12 @@ impl Engine {
 
     pub(super) fn open_for_writing(&self, name: &str, pool: &Arc<Pool>) -> Result<Arc<Spa>, Failure> {
         let clock = Arc::new(zfs_env::SystemClock);
-        Spa::open(pool, zfs_env::host::hostid(), clock).map_err(|e| failure::engine(&e).about(name))
+        let spa = Spa::open(pool, zfs_env::host::hostid(), clock).map_err(|e| failure::engine(&e).about(name))?;
+        // Nobody mounts a volume before using it, so its log is replayed now.
+        for dataset in pool.dsl().and_then(|dsl| dsl.filesystems()).map_err(|e| failure::engine(&e).about(name))? {
+            replay_volume(&spa, &dataset).map_err(|e| failure::engine(&e).about(dataset.name.clone()))?;
+        }
+        Ok(spa)
     }
 
     pub(super) fn export(&self, args: &ExportPoolArgs) -> Result<Empty, Failure> {
@@ -227,6 +232,20 @@ impl Engine {
         self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_export");
         Ok(Empty {})
     }
+}
+
+/// Replays the intent log of a volume, if it has one that an import claimed.
+fn replay_volume(spa: &Arc<Spa>, dataset: &Dataset) -> zfs_spa::Result<()> {
+    if dataset.is_encrypted()? || dataset.objset_type()? != zfs_phys::enums::ObjsetType::Zvol {
+        return Ok(());
+    }
+    if dataset.open_without_key()?.phys().zil_header.log.is_hole() {
+        return Ok(());
+    }
+    let objset = spa.dsl().open_objset(&spa.dsl().dataset(dataset.object)?)?;
+    let records = zfs_zvol::replay(&objset, spa.txgs(), zfs_zpl::write::log_guid()?)?;
+    tracing::info!(dataset = dataset.name, records, "intent log of a volume replayed");
+    Ok(())
 }
 
 /// Name of the pool that a dataset belongs to.

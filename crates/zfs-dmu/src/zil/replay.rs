@@ -17,7 +17,7 @@ use std::sync::Arc;
 use zfs_phys::BlkPtr;
 use zfs_phys::objset::ZilHeader;
 use zfs_phys::zil::{Record, RecordBody, Write, ZIL_CLAIM_LR_SEQ_VALID, ZIL_REPLAY_NEEDED, ZIL_ZC_OBJSET, tx_name};
-use zfs_zio::{Buf, Error, Result, Zbookmark};
+use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark};
 
 /// Largest block, bytes.
 const MAX_BLOCK: u64 = 16 << 20;
@@ -51,6 +51,19 @@ pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
     };
     objset.set_zil_header(tx, &claimed)?;
     Ok(needed)
+}
+
+/// Frees the log of an object set that is destroyed, or replaced, by the txg being synced. Fails with `Busy` while the
+/// log is in use: whoever uses it gives it up first ([`Zil::abandon`]).
+pub fn destroy(objset: &Arc<Objset>, tx: &Tx) -> Result<()> {
+    if objset.log().is_some_and(|log| log.is_in_use()) {
+        return Err(Error::new(ErrorKind::Busy, "destroying a dataset whose intent log is in use"));
+    }
+    let header = objset.phys().zil_header;
+    if !is_own(&header, objset.id()) {
+        return Ok(());
+    }
+    claimed_blocks(objset, header.claim_txg)?.iter().try_for_each(|bp| objset.zio().free(tx.txg(), bp))
 }
 
 /// The blocks of a log that are not known to be allocated: those younger than the last synced txg, each once. The log

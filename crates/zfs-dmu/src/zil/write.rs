@@ -125,6 +125,12 @@ impl Zil {
         self.objset.upgrade().and_then(policy).unwrap_or_default()
     }
 
+    /// Whether it has blocks.
+    pub(super) fn is_in_use(&self) -> bool {
+        let state = self.state.lock();
+        !state.chain.is_empty() || !state.orphans.is_empty() || (state.discard.is_some() && !state.stale)
+    }
+
     /// Whether a record is being replayed.
     pub fn is_replaying(&self) -> bool {
         self.state.lock().replaying.is_some()

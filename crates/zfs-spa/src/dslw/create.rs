@@ -129,6 +129,7 @@ impl DslPool {
             prev: Mutex::new(origin.clone()),
             objset: Mutex::default(),
             policy: Mutex::new(super::policy::load(self, dir)?),
+            log_policy: Mutex::new(super::log::policy(self, dir)?),
         });
         self.datasets.lock().insert(object, state.clone());
         let features = origin.map(|o| o.inner.lock().features.clone()).unwrap_or_default();
@@ -234,7 +235,9 @@ impl DslPool {
         let origin = self.find(origin)?.filter(|o| o.phys().is_snapshot()).ok_or_else(missing)?;
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
-        self.create_dataset(tx, &dir, Some(&origin), 0)
+        let ds = self.create_dataset(tx, &dir, Some(&origin), 0)?;
+        self.zero_log(tx, &ds)?;
+        Ok(ds)
     }
 
     /// Sums of users, groups and projects that a new file system keeps: `OBJSET_FLAG_*_COMPLETE`.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
 use zfs_dmu::policy::WritePolicy;
 use zfs_dmu::txg::Tx;
-use zfs_dmu::{Objset, Result};
+use zfs_dmu::{LogPolicy, Objset, Result};
 use zfs_phys::BlkPtr;
 use zfs_phys::Endian;
 use zfs_phys::dsl::{DS_FLAG_UNIQUE_ACCURATE, DslDatasetPhys};
@@ -29,6 +29,8 @@ pub(super) struct DsInner {
     pub(super) features: BTreeSet<Feature>,
     /// Features that blocks born in this txg use for the first time.
     pub(super) activate: BTreeSet<Feature>,
+    /// Features that it does not use any more.
+    pub(super) retire: BTreeSet<Feature>,
 }
 
 impl DsInner {
@@ -62,6 +64,7 @@ pub struct DatasetState {
     pub(super) prev: Mutex<Option<Arc<DatasetState>>>,
     pub(super) objset: Mutex<Option<Arc<Objset>>>,
     pub(super) policy: Mutex<WritePolicy>,
+    pub(super) log_policy: Mutex<LogPolicy>,
 }
 
 impl std::fmt::Debug for DatasetState {
@@ -173,6 +176,13 @@ impl DatasetState {
         for feature in new {
             self.activate(pool, tx, feature)?;
         }
+        let old = std::mem::take(&mut self.inner.lock().retire);
+        for feature in old {
+            if self.inner.lock().features.remove(&feature) {
+                mosw::zap_remove(&pool.mos, tx, self.object, feature.guid())?;
+                pool.ops.feature_add(tx, feature, -1)?;
+            }
+        }
         Ok(())
     }
 
@@ -238,6 +248,16 @@ impl ObjsetOwner for Owner {
             }
             // The block will not be accounted for, and the txg fails; how it is written no longer matters.
             Err(_) => WriteProps::new(block.object_type, block.level),
+        }
+    }
+
+    fn log_policy(&self) -> LogPolicy {
+        self.dataset.upgrade().map_or_else(LogPolicy::default, |ds| *ds.log_policy.lock())
+    }
+
+    fn log_in_use(&self, in_use: bool) {
+        if let Ok((pool, ds)) = self.both() {
+            ds.log_in_use(&pool, in_use);
         }
     }
 

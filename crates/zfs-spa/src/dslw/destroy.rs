@@ -187,6 +187,10 @@ impl DslPool {
             *ds.prev.lock() = prev;
             return Err(Error::new(ErrorKind::Exists, "destroying a dataset that has children"));
         }
+        if let Err(e) = self.destroy_log(tx, ds) {
+            *ds.prev.lock() = prev;
+            return Err(e);
+        }
         self.set_refreservation(ds, 0)?;
         self.deactivate_features(tx, ds)?;
         if let Some(prev) = &prev {

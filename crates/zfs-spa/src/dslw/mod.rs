@@ -20,6 +20,7 @@ mod dataset;
 mod deadlist;
 mod destroy;
 mod dir;
+mod log;
 mod mosw;
 mod policy;
 mod props;
@@ -232,6 +233,7 @@ impl DslPool {
         let prev =
             if phys.is_snapshot() || phys.prev_snap_obj == 0 { None } else { Some(self.dataset(phys.prev_snap_obj)?) };
         let policy = policy::load(self, &dir)?;
+        let log_policy = log::policy(self, &dir)?;
         let inner = dataset::DsInner {
             phys,
             reserved: if phys.is_snapshot() { 0 } else { self.own_prop(&dir, "refreservation")? },
@@ -248,6 +250,7 @@ impl DslPool {
             prev: Mutex::new(prev),
             objset: Mutex::default(),
             policy: Mutex::new(policy),
+            log_policy: Mutex::new(log_policy),
         });
         Ok(self.datasets.lock().entry(object).or_insert(state).clone())
     }

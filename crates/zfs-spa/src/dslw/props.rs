@@ -50,6 +50,7 @@ impl DslPool {
         let all: Vec<_> = self.datasets.lock().values().cloned().collect();
         for ds in all {
             *ds.policy.lock() = super::policy::load(self, &ds.dir)?;
+            *ds.log_policy.lock() = super::log::policy(self, &ds.dir)?;
         }
         Ok(())
     }

@@ -85,6 +85,7 @@ impl DslPool {
         self.check_changeable(head)?;
         let snap = head.prev.lock().clone().filter(|p| p.phys().next_snap_obj == head.object);
         let snap = snap.ok_or_else(|| Error::not_found("rolling back a dataset that has no snapshot"))?;
+        self.destroy_log(tx, head)?;
         let (now, then) = (head.phys(), snap.phys());
         let freed = self.free_one(tx, &now.bp, now.prev_snap_txg)?;
         let mut dead = head.deadlist.lock();
@@ -115,7 +116,7 @@ impl DslPool {
         head.dir.transfer(moved.used, UsedBy::Snap, UsedBy::Head)?;
         snap.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(-shared.used));
         *head.objset.lock() = None;
-        Ok(())
+        self.zero_log(tx, head)
     }
 }
 

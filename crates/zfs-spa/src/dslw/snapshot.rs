@@ -72,6 +72,7 @@ impl DslPool {
             prev: Mutex::default(),
             objset: Mutex::default(),
             policy: Mutex::new(*head.policy.lock()),
+            log_policy: Mutex::new(*head.log_policy.lock()),
         });
         self.datasets.lock().insert(object, snap.clone());
         for feature in features {

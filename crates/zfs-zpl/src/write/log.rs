@@ -81,16 +81,21 @@ pub(super) struct Given {
     pub(super) time: Time,
 }
 
+/// Random words that tell the chains of one log from all others.
+///
+/// # Errors
+/// When there is no randomness to be had.
+pub fn log_guid() -> Result<[u64; 2]> {
+    let random = zfs_env::SystemRng::new().map_err(Error::from)?;
+    Ok([random.guid(), random.guid()])
+}
+
 /// Opens the intent log of a file system that is opened for writing.
 ///
 /// # Errors
 /// When there is no randomness to be had, or the object set is not writable.
 pub fn open_log(objset: &Arc<Objset>, txgs: &Arc<Txgs>) -> Result<Arc<Zil>> {
-    let mut bytes = [0; 16];
-    zfs_env::SystemRng::new().map_err(Error::from)?.fill(&mut bytes);
-    let (a, b) = bytes.split_at(8);
-    let word = |b: &[u8]| b.iter().fold(0u64, |w, byte| w << 8 | u64::from(*byte));
-    Zil::open(objset, txgs, [word(a), word(b)])
+    Zil::open(objset, txgs, log_guid()?)
 }
 
 fn raw(t: Time) -> [u64; 2] {

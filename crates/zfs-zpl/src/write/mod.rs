@@ -29,7 +29,7 @@ pub use create::NewFile;
 pub use data::Allocate;
 pub use dir::RenameFlags;
 pub use fs::{NewFilesystem, create_fs};
-pub use log::open_log;
+pub use log::{log_guid, open_log};
 pub use setattr::SetAttr;
 pub use xattr::XattrMode;
 
