@@ -245,7 +245,7 @@ impl Run {
                 scope.spawn(move || promises.work(at, id, stop));
             }
             let begun = Instant::now();
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 // Their outcome is not promised when the daemon dies, but they must do no harm.
                 let _ = session.run("zfs", &["snapshot", &format!("{POOL}@r{number}")]);
                 let _ = session.run("zfs", &["destroy", &format!("{POOL}@r{}", number.wrapping_sub(6))]);
