@@ -122,7 +122,7 @@ impl DslPool {
         dir.update(|p| p.head_dataset_obj = object);
         let state = Arc::new(DatasetState {
             object,
-            dir: dir.clone(),
+            home: Mutex::new(dir.clone()),
             inner: Mutex::new(DsInner { phys, dirty: true, ..DsInner::default() }),
             deadlist: Mutex::new(deadlist),
             pending: Mutex::default(),
@@ -130,6 +130,7 @@ impl DslPool {
             objset: Mutex::default(),
             policy: Mutex::new(super::policy::load(self, dir)?),
             log_policy: Mutex::new(super::log::policy(self, dir)?),
+            marks: Mutex::default(),
         });
         self.datasets.lock().insert(object, state.clone());
         let features = origin.map(|o| o.inner.lock().features.clone()).unwrap_or_default();
@@ -165,14 +166,14 @@ impl DslPool {
             p.num_children += 1;
             p.next_clones_obj = clones;
         });
-        let head = self.dataset(origin.dir.phys().head_dataset_obj)?;
+        let head = self.dataset(origin.dir().phys().head_dataset_obj)?;
         let deadlist = head.deadlist.lock().clone_keys(self, tx, from.creation_txg)?;
-        let of_dir = match origin.dir.phys().clones {
+        let of_dir = match origin.dir().phys().clones {
             0 => mosw::zap_create(&self.mos, tx, Ot::DSL_CLONES)?,
             zap => zap,
         };
         mosw::zap_add(&self.mos, tx, of_dir, &hex(object), object)?;
-        origin.dir.update(|p| p.clones = of_dir);
+        origin.dir().update(|p| p.clones = of_dir);
         dir.update(|p| p.origin_obj = origin.object);
         dir.origin_txg.store(from.creation_txg, Relaxed);
         Ok(deadlist)
@@ -280,7 +281,6 @@ impl DslPool {
         if ds.phys().is_snapshot() {
             return Err(Error::new(ErrorKind::ReadOnly, "opening a snapshot for writing"));
         }
-        self.check_changeable(ds)?;
         let owner = Arc::new(Owner { pool: self.me.clone(), dataset: Arc::downgrade(ds) });
         let objset = Objset::open_writable(self.mos.zio(), &ds.phys().bp, ds.object, None, owner)?;
         *slot = Some(objset.clone());

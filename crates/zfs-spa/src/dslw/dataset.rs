@@ -1,5 +1,6 @@
 //! A dataset's sums, and what becomes of each block born or killed in it.
 
+use super::bookmark::Mark;
 use super::deadlist::Deadlist;
 use super::{DirState, DslPool, Sums, UsedBy, add, mosw};
 use parking_lot::Mutex;
@@ -54,8 +55,8 @@ impl DsInner {
 pub struct DatasetState {
     /// Object number; also the id of its object set.
     pub object: u64,
-    /// Its directory.
-    pub dir: Arc<DirState>,
+    /// Its directory; a snapshot's is another after a promotion.
+    pub(super) home: Mutex<Arc<DirState>>,
     pub(super) inner: Mutex<DsInner>,
     pub(super) deadlist: Mutex<Deadlist>,
     /// Blocks for the deadlist, from the workers of the sync under way.
@@ -65,6 +66,8 @@ pub struct DatasetState {
     pub(super) objset: Mutex<Option<Arc<Objset>>>,
     pub(super) policy: Mutex<WritePolicy>,
     pub(super) log_policy: Mutex<LogPolicy>,
+    /// Bookmarks of a head, those without the figures of freed space too.
+    pub(super) marks: Mutex<Vec<Mark>>,
 }
 
 impl std::fmt::Debug for DatasetState {
@@ -74,6 +77,11 @@ impl std::fmt::Debug for DatasetState {
 }
 
 impl DatasetState {
+    /// Its directory.
+    pub fn dir(&self) -> Arc<DirState> {
+        self.home.lock().clone()
+    }
+
     /// What is stored.
     pub fn phys(&self) -> DslDatasetPhys {
         self.inner.lock().phys
@@ -116,7 +124,7 @@ impl DatasetState {
             }
             delta
         };
-        self.dir.diduse_transfer(Sums { used: delta, ..s }, s.used, UsedBy::RefReserved, UsedBy::Head)
+        self.dir().diduse_transfer(Sums { used: delta, ..s }, s.used, UsedBy::RefReserved, UsedBy::Head)
     }
 
     /// A block is no longer part of it. Gives the bytes that come free.
@@ -125,7 +133,8 @@ impl DatasetState {
             return Ok(0);
         }
         let s = Sums::of(&*pool.ops, bp);
-        let own = bp.birth() > self.inner.lock().phys.prev_snap_txg;
+        let prev_snap_txg = self.inner.lock().phys.prev_snap_txg;
+        let own = bp.birth() > prev_snap_txg;
         if own {
             pool.ops.free(tx, bp)?;
             let delta = {
@@ -135,7 +144,7 @@ impl DatasetState {
                 delta
             };
             let less = s.minus();
-            self.dir.diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
+            self.dir().diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
         } else {
             self.pending.lock().push(*bp);
             let prev = self.prev.lock().clone().ok_or_else(|| Error::corrupt("an old block, and no snapshot"))?;
@@ -146,10 +155,11 @@ impl DatasetState {
                     p.dirty = true;
                 }
             }
-            if bp.birth() > self.dir.origin_txg.load(Relaxed) {
-                self.dir.transfer(s.used, UsedBy::Head, UsedBy::Snap)?;
+            if bp.birth() > self.dir().origin_txg.load(Relaxed) {
+                self.dir().transfer(s.used, UsedBy::Head, UsedBy::Snap)?;
             }
         }
+        self.mark_killed(bp.birth(), prev_snap_txg, s);
         self.inner.lock().reference(s.minus())?;
         Ok(s.used as u64)
     }
@@ -172,6 +182,8 @@ impl DatasetState {
             dead.sort_unstable_by_key(|bp| (bp.birth(), bp.word));
             self.deadlist.lock().insert(pool, tx, &dead)?;
         }
+        pool.remove_livelist(tx, &self.dir())?;
+        pool.store_marks(tx, self)?;
         let new = std::mem::take(&mut self.inner.lock().activate);
         for feature in new {
             self.activate(pool, tx, feature)?;

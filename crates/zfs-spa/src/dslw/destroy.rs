@@ -27,7 +27,6 @@ impl DslPool {
         if !phys.is_snapshot() {
             return Err(Error::invalid("destroying a snapshot that is none"));
         }
-        self.check_changeable(snap)?;
         let held = self.is_held(snap)?;
         if defer && (held || phys.num_children > 1) {
             snap.update(|p| p.flags |= DS_FLAG_DEFER_DESTROY);
@@ -44,14 +43,12 @@ impl DslPool {
     }
 
     fn is_held(&self, snap: &DatasetState) -> Result<bool> {
-        match snap.phys().userrefs_obj {
-            0 => Ok(false),
-            zap => Ok(Zap::open(&self.mos, zap)?.iter().next().transpose()?.is_some()),
-        }
+        Ok(self.holds_of(snap)? > 0)
     }
 
     fn remove_snapshot(&self, tx: &Tx, snap: &Arc<DatasetState>, name: &str) -> Result<()> {
         let phys = snap.phys();
+        let marked = self.marks_of_destroyed(tx, snap)?;
         self.deactivate_features(tx, snap)?;
         let prev = self.unlink_previous(tx, snap)?;
         let next = self.dataset(phys.next_snap_obj)?;
@@ -61,13 +58,17 @@ impl DslPool {
             p.prev_snap_txg = phys.prev_snap_txg;
         });
         self.free_unique(tx, snap, &next, prev.as_deref())?;
-        self.collapse_clones(tx, &snap.dir, phys.creation_txg)?;
+        if !marked {
+            self.collapse_clones(tx, &snap.dir(), phys.creation_txg)?;
+        }
         if next.phys().is_snapshot() {
             let after = self.dataset(next.phys().next_snap_obj)?;
             let shared = after.deadlist.lock().sums_between(self, phys.prev_snap_txg, phys.creation_txg)?;
             next.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(shared.used));
-            let head = self.dataset(snap.dir.phys().head_dataset_obj)?;
-            head.deadlist.lock().remove_key(self, tx, phys.creation_txg)?;
+            if !marked {
+                let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
+                head.deadlist.lock().remove_key(self, tx, phys.creation_txg)?;
+            }
         } else {
             *next.prev.lock() = match phys.prev_snap_obj {
                 0 => None,
@@ -76,10 +77,10 @@ impl DslPool {
             next.recount_unique();
             self.credit_refreservation(&next, old_unique)?;
         }
-        let head = self.dataset(snap.dir.phys().head_dataset_obj)?;
-        self.snapshots_changed(tx, &snap.dir)?;
+        let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
+        self.snapshots_changed(tx, &snap.dir())?;
         mosw::zap_remove(&self.mos, tx, head.phys().snapnames_zapobj, name)?;
-        self.adjust_count(tx, &snap.dir, field::SNAPSHOT_COUNT, -1)?;
+        self.adjust_count(tx, &snap.dir(), field::SNAPSHOT_COUNT, -1)?;
         for object in [phys.next_clones_obj, phys.props_obj, phys.userrefs_obj].into_iter().filter(|o| *o != 0) {
             mosw::free(&self.mos, tx, object)?;
         }
@@ -130,7 +131,7 @@ impl DslPool {
             prev.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(to_prev.used));
         }
         let freed = dead.sums_between(self, phys.prev_snap_txg, u64::MAX)?;
-        snap.dir.diduse(UsedBy::Snap, freed.minus())?;
+        snap.dir().diduse(UsedBy::Snap, freed.minus())?;
         dead.move_to(self, tx, self.free_bpobj.load(Relaxed), phys.prev_snap_txg)?;
         self.charge_free(freed)?;
         let own = Deadlist::open(self, phys.deadlist_obj)?;
@@ -138,7 +139,7 @@ impl DslPool {
     }
 
     /// Takes the key of a destroyed snapshot out of the deadlists of all clones that were made after it.
-    fn collapse_clones(&self, tx: &Tx, dir: &Arc<DirState>, txg: u64) -> Result<()> {
+    pub(super) fn collapse_clones(&self, tx: &Tx, dir: &Arc<DirState>, txg: u64) -> Result<()> {
         let mut pending = vec![dir.clone()];
         while let Some(dir) = pending.pop() {
             let zap = dir.phys().clones;
@@ -149,9 +150,9 @@ impl DslPool {
                 Zap::open(&self.mos, zap)?.iter().map(|e| e.map(|e| e.value.first())).collect::<Result<_>>()?;
             for clone in clones {
                 let clone = self.dataset(clone)?;
-                if clone.dir.origin_txg.load(Relaxed) > txg {
+                if clone.dir().origin_txg.load(Relaxed) > txg {
                     clone.deadlist.lock().remove_key(self, tx, txg)?;
-                    pending.push(clone.dir.clone());
+                    pending.push(clone.dir());
                 }
             }
         }
@@ -167,7 +168,7 @@ impl DslPool {
             return Ok(());
         }
         let credit = unique.saturating_sub(old_unique).min(reserved - old_unique) as i64;
-        head.dir.diduse(UsedBy::RefReserved, Sums { used: -credit, ..Sums::default() })
+        head.dir().diduse(UsedBy::RefReserved, Sums { used: -credit, ..Sums::default() })
     }
 
     /// Destroys a file system or volume that has neither snapshots nor children. Its blocks are freed in later txgs.
@@ -175,14 +176,13 @@ impl DslPool {
     /// # Errors
     /// `Exists` when it has children, snapshots or clones of them.
     pub fn destroy_head(&self, tx: &Tx, ds: &Arc<DatasetState>, path: &str) -> Result<()> {
-        self.check_changeable(ds)?;
         let phys = ds.phys();
         let prev = ds.prev.lock().take();
         if prev.as_ref().is_some_and(|p| p.phys().next_snap_obj == ds.object) {
             *ds.prev.lock() = prev;
             return Err(Error::new(ErrorKind::Exists, "destroying a dataset that has snapshots"));
         }
-        let children = Zap::open(&self.mos, ds.dir.phys().child_dir_zapobj)?.iter().next().transpose()?;
+        let children = Zap::open(&self.mos, ds.dir().phys().child_dir_zapobj)?.iter().next().transpose()?;
         if children.is_some() {
             *ds.prev.lock() = prev;
             return Err(Error::new(ErrorKind::Exists, "destroying a dataset that has children"));
@@ -191,6 +191,7 @@ impl DslPool {
             *ds.prev.lock() = prev;
             return Err(e);
         }
+        self.remove_livelist(tx, &ds.dir())?;
         self.set_refreservation(ds, 0)?;
         self.deactivate_features(tx, ds)?;
         if let Some(prev) = &prev {
@@ -200,12 +201,13 @@ impl DslPool {
         let text = format!("(bptree, mintxg={})", phys.prev_snap_txg);
         self.ops.log(tx, "destroy", Some((path, ds.object)), &text)?;
         self.queue_tree(tx, ds)?;
-        ds.dir.update(|p| p.head_dataset_obj = 0);
+        ds.dir().update(|p| p.head_dataset_obj = 0);
         mosw::free(&self.mos, tx, phys.snapnames_zapobj)?;
+        self.destroy_marks(tx, ds)?;
         *ds.objset.lock() = None;
         self.datasets.lock().remove(&ds.object);
         self.free_zapified(tx, ds.object)?;
-        self.destroy_dir(tx, &ds.dir, path)?;
+        self.destroy_dir(tx, &ds.dir(), path)?;
         match prev {
             Some(prev) => self.destroy_deferred(tx, &prev),
             None => Ok(()),
@@ -218,7 +220,7 @@ impl DslPool {
             mosw::zap_remove(&self.mos, tx, p.next_clones_obj, &hex(ds.object))?;
         }
         prev.update(|p| p.num_children = p.num_children.saturating_sub(1));
-        let clones = prev.dir.phys().clones;
+        let clones = prev.dir().phys().clones;
         if clones != 0 {
             mosw::zap_remove(&self.mos, tx, clones, &hex(ds.object))?;
         }
@@ -231,24 +233,21 @@ impl DslPool {
         if phys.flags & DS_FLAG_DEFER_DESTROY == 0 || phys.num_children > 1 || self.is_held(snap)? {
             return Ok(());
         }
-        let head = self.dataset(snap.dir.phys().head_dataset_obj)?;
-        let zap = Zap::open(&self.mos, head.phys().snapnames_zapobj)?;
-        let entry = zap.iter().find(|e| e.as_ref().is_ok_and(|e| e.value.first() == snap.object)).transpose()?;
-        let entry = entry.ok_or_else(|| Error::corrupt("a snapshot without a name"))?;
-        let name = String::from_utf8_lossy(entry.name()).into_owned();
+        let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
+        let name = self.snap_name(&head, snap.object)?;
         self.destroy_snapshot(tx, snap, &name, false)
     }
 
     /// Puts the tree of a dataset into the table of trees to free.
     fn queue_tree(&self, tx: &Tx, ds: &DatasetState) -> Result<()> {
-        let (of_dir, phys) = (ds.dir.phys(), ds.phys());
+        let (of_dir, phys) = (ds.dir().phys(), ds.phys());
         let sums = Sums {
             used: of_dir.used_bytes as i64,
             comp: of_dir.compressed_bytes as i64,
             uncomp: of_dir.uncompressed_bytes as i64,
         };
         self.tree_add(tx, &phys.bp, phys.prev_snap_txg, sums)?;
-        ds.dir.diduse(UsedBy::Head, sums.minus())?;
+        ds.dir().diduse(UsedBy::Head, sums.minus())?;
         self.charge_free(sums)
     }
 

@@ -15,14 +15,17 @@
 //! Rejected: changing the stored form in place with each block. The sums of a busy dataset change many thousand times
 //! a second; they are kept decoded and stored once per pass.
 
+mod bookmark;
 mod create;
 mod dataset;
 mod deadlist;
 mod destroy;
 mod dir;
+mod hold;
 mod log;
 mod mosw;
 mod policy;
+mod promote;
 mod props;
 mod rename;
 mod snapshot;
@@ -243,14 +246,15 @@ impl DslPool {
         };
         let state = Arc::new(DatasetState {
             object,
-            dir,
+            home: Mutex::new(dir),
             inner: Mutex::new(inner),
             deadlist: Mutex::new(deadlist::Deadlist::open(self, phys.deadlist_obj)?),
             pending: Mutex::default(),
             prev: Mutex::new(prev),
             objset: Mutex::default(),
-            policy: Mutex::new(policy),
             log_policy: Mutex::new(log_policy),
+            policy: Mutex::new(policy),
+            marks: Mutex::new(self.load_marks(object, &phys)?),
         });
         Ok(self.datasets.lock().entry(object).or_insert(state).clone())
     }
@@ -311,21 +315,21 @@ impl DslPool {
         }
     }
 
-    /// Refuses datasets with something in use that would have to be kept up to date with every block and is not yet: the
-    /// livelist of a clone, and bookmarks that count what was freed since.
-    fn check_changeable(&self, ds: &DatasetState) -> Result<()> {
-        let has = |object: u64, name: &str| {
-            let is_table = self.mos.dnode(object)?.phys().object_type.is_zap();
-            Ok::<_, Error>(is_table && mosw::zap_has(&self.mos, object, name)?)
-        };
-        if has(ds.dir.object, field::LIVELIST)? {
-            return Err(Error::unsupported("changing a clone that has a livelist"));
+    /// The livelist of a directory.
+    fn livelist_of(&self, dir: &DirState) -> Result<Option<u64>> {
+        match self.mos.dnode(dir.object)?.phys().object_type.is_zap() {
+            true => mosw::zap_get(&self.mos, dir.object, field::LIVELIST),
+            false => Ok(None),
         }
-        let head = ds.dir.phys().head_dataset_obj;
-        if self.ops.feature_active(Feature::BookmarkWritten) && has(head, field::BOOKMARK_NAMES)? {
-            return Err(Error::unsupported("changing a dataset that has bookmarks which count freed space"));
-        }
-        Ok(())
+    }
+
+    /// Gives up the livelist of a clone that changes, as it would have to be kept up to date with every block. The clone
+    /// is then destroyed by walking its tree.
+    fn remove_livelist(&self, tx: &Tx, dir: &DirState) -> Result<()> {
+        let Some(object) = self.livelist_of(dir)? else { return Ok(()) };
+        mosw::zap_remove(&self.mos, tx, dir.object, field::LIVELIST)?;
+        deadlist::Deadlist::open(self, object)?.destroy(self, tx)?;
+        self.ops.feature_add(tx, Feature::Livelist, -1)
     }
 
     /// Tells that the object set of a dataset has something to write in `txg`.

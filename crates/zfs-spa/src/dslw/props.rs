@@ -8,6 +8,7 @@ use std::sync::Arc;
 use zfs_dmu::Result;
 use zfs_dmu::txg::Tx;
 use zfs_phys::enums::DmuObjectType as Ot;
+use zfs_zio::{Error, ErrorKind};
 
 /// A value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +32,8 @@ impl DslPool {
             _ => 0,
         };
         match name {
-            "quota" => return self.set_quota(tx, &ds.dir, number, value),
-            "reservation" => self.set_reservation(&ds.dir, number)?,
+            "quota" => return self.set_quota(tx, &ds.dir(), number, value),
+            "reservation" => self.set_reservation(&ds.dir(), number)?,
             "refreservation" => self.set_refreservation(ds, number)?,
             "refquota" => ds.inner.lock().quota = number,
             _ => {}
@@ -45,12 +46,32 @@ impl DslPool {
         self.reload_policies()
     }
 
+    /// Whether `bytes` that move from one directory to another fit the quotas above the new place that are not above
+    /// the old one, too.
+    pub(super) fn room_for(&self, to: &Arc<DirState>, from: &Arc<DirState>, bytes: i64) -> Result<()> {
+        let mut above = Vec::new();
+        let mut at = Some(from.clone());
+        while let Some(dir) = at {
+            above.push(dir.object);
+            at = dir.parent();
+        }
+        let mut at = Some(to.clone());
+        while let Some(dir) = at.filter(|d| !above.contains(&d.object)) {
+            let phys = dir.phys();
+            if phys.quota != 0 && phys.used_bytes.saturating_add_signed(bytes) > phys.quota {
+                return Err(Error::new(ErrorKind::Quota, "moving space below a quota"));
+            }
+            at = dir.parent();
+        }
+        Ok(())
+    }
+
     /// What is set on a dataset holds for all below it.
     pub(super) fn reload_policies(&self) -> Result<()> {
         let all: Vec<_> = self.datasets.lock().values().cloned().collect();
         for ds in all {
-            *ds.policy.lock() = super::policy::load(self, &ds.dir)?;
-            *ds.log_policy.lock() = super::log::policy(self, &ds.dir)?;
+            *ds.policy.lock() = super::policy::load(self, &ds.dir())?;
+            *ds.log_policy.lock() = super::log::policy(self, &ds.dir())?;
         }
         Ok(())
     }
@@ -72,7 +93,7 @@ impl DslPool {
     fn props_zap(&self, tx: &Tx, ds: &Arc<DatasetState>, value: &NewValue) -> Result<u64> {
         let phys = ds.phys();
         if !phys.is_snapshot() {
-            return Ok(ds.dir.phys().props_zapobj);
+            return Ok(ds.dir().phys().props_zapobj);
         }
         if phys.props_obj == 0 && *value != NewValue::Inherit {
             let zap = mosw::zap_create(&self.mos, tx, Ot::DSL_PROPS)?;
@@ -116,7 +137,7 @@ impl DslPool {
         };
         match delta {
             0 => Ok(()),
-            delta => ds.dir.diduse(UsedBy::RefReserved, Sums { used: delta, ..Sums::default() }),
+            delta => ds.dir().diduse(UsedBy::RefReserved, Sums { used: delta, ..Sums::default() }),
         }
     }
 }

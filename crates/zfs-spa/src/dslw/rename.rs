@@ -14,14 +14,14 @@ impl DslPool {
     /// # Errors
     /// `Exists`.
     pub fn rename_snapshot(&self, tx: &Tx, snap: &Arc<DatasetState>, from: &str, to: &str) -> Result<()> {
-        let head = self.dataset(snap.dir.phys().head_dataset_obj)?;
+        let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
         let names = head.phys().snapnames_zapobj;
         if mosw::zap_has(&self.mos, names, to)? {
             return Err(Error::new(ErrorKind::Exists, "renaming a snapshot"));
         }
         mosw::zap_remove(&self.mos, tx, names, from)?;
         mosw::zap_add(&self.mos, tx, names, to, snap.object)?;
-        self.snapshots_changed(tx, &snap.dir)
+        self.snapshots_changed(tx, &snap.dir())
     }
 
     /// Moves a file system or volume with everything below it. Paths have no pool name.
@@ -82,14 +82,17 @@ impl DslPool {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg()) || os.is_dirty(tx.txg() + 1)) {
             return Err(Error::new(ErrorKind::Busy, "rolling back a dataset that is being written"));
         }
-        self.check_changeable(head)?;
         let snap = head.prev.lock().clone().filter(|p| p.phys().next_snap_obj == head.object);
         let snap = snap.ok_or_else(|| Error::not_found("rolling back a dataset that has no snapshot"))?;
+        if self.newest_mark(head) > snap.phys().creation_txg {
+            return Err(Error::new(ErrorKind::Exists, "rolling back to before a bookmark"));
+        }
         self.destroy_log(tx, head)?;
+        self.remove_livelist(tx, &head.dir())?;
         let (now, then) = (head.phys(), snap.phys());
         let freed = self.free_one(tx, &now.bp, now.prev_snap_txg)?;
         let mut dead = head.deadlist.lock();
-        let moved = dead.sums_between(self, head.dir.origin_txg.load(Relaxed), u64::MAX)?;
+        let moved = dead.sums_between(self, head.dir().origin_txg.load(Relaxed), u64::MAX)?;
         let shared = dead.sums_between(self, then.prev_snap_txg, u64::MAX)?;
         let fresh = dead.clone_keys(self, tx, u64::MAX)?;
         let deadlist_obj = fresh.object;
@@ -112,10 +115,11 @@ impl DslPool {
             delta
         };
         let less = freed.minus();
-        head.dir.diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
-        head.dir.transfer(moved.used, UsedBy::Snap, UsedBy::Head)?;
+        head.dir().diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
+        head.dir().transfer(moved.used, UsedBy::Snap, UsedBy::Head)?;
         snap.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(-shared.used));
         *head.objset.lock() = None;
+        self.marks_next_changed(tx, head, &snap)?;
         self.zero_log(tx, head)
     }
 }

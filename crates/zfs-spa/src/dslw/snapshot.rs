@@ -23,7 +23,6 @@ impl DslPool {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg())) {
             return Err(Error::new(ErrorKind::Busy, "taking a snapshot of a dataset that is being written"));
         }
-        self.check_changeable(head)?;
         if mosw::zap_get(&self.mos, head.phys().snapnames_zapobj, name)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
         }
@@ -40,7 +39,7 @@ impl DslPool {
         time: u64,
         txg: u64,
     ) -> Result<Arc<DatasetState>> {
-        self.adjust_count(tx, &head.dir, field::SNAPSHOT_COUNT, 1)?;
+        self.adjust_count(tx, &head.dir(), field::SNAPSHOT_COUNT, 1)?;
         let from = head.phys();
         let phys = DslDatasetPhys {
             next_snap_obj: head.object,
@@ -60,12 +59,15 @@ impl DslPool {
         // The snapshot takes the deadlist; the head starts a new one with one more key.
         let mut new = head.deadlist.lock().clone_keys(self, tx, u64::MAX)?;
         new.add_key(self, tx, from.prev_snap_txg)?;
+        for key in self.mark_keys(head, from.prev_snap_txg) {
+            new.add_key(self, tx, key)?;
+        }
         let new_object = new.object;
         let old: Deadlist = std::mem::replace(&mut *head.deadlist.lock(), new);
         let features = head.inner.lock().features.clone();
         let snap = Arc::new(DatasetState {
             object,
-            dir: head.dir.clone(),
+            home: Mutex::new(head.dir()),
             inner: Mutex::new(DsInner { phys, dirty: true, ..DsInner::default() }),
             deadlist: Mutex::new(old),
             pending: Mutex::default(),
@@ -73,6 +75,7 @@ impl DslPool {
             objset: Mutex::default(),
             policy: Mutex::new(*head.policy.lock()),
             log_policy: Mutex::new(*head.log_policy.lock()),
+            marks: Mutex::default(),
         });
         self.datasets.lock().insert(object, snap.clone());
         for feature in features {
@@ -87,7 +90,7 @@ impl DslPool {
         });
         *head.prev.lock() = Some(snap.clone());
         mosw::zap_add(&self.mos, tx, from.snapnames_zapobj, name, object)?;
-        self.snapshots_changed(tx, &head.dir)?;
+        self.snapshots_changed(tx, &head.dir())?;
         Ok(snap)
     }
 
@@ -113,7 +116,7 @@ impl DslPool {
         };
         match delta {
             0 => Ok(()),
-            delta => head.dir.diduse(UsedBy::RefReserved, Sums { used: delta as i64, ..Sums::default() }),
+            delta => head.dir().diduse(UsedBy::RefReserved, Sums { used: delta as i64, ..Sums::default() }),
         }
     }
 

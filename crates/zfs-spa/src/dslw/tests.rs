@@ -1,6 +1,8 @@
 //! The dataset layer on a disk in memory, judged by walks: what is allocated is what can be reached or waits to be
 //! freed, and every directory's sums are those of its blocks.
 
+mod random;
+
 use super::*;
 use crate::dslw::create::NewObjset;
 use std::collections::BTreeSet;
@@ -118,7 +120,7 @@ impl Mini {
         let zio = Zio::new("mini", tree, Arc::new(ArcCache::new(32 << 20)), None);
         let metaslabs =
             (0..size >> MS_SHIFT).map(|index| MetaslabSeed { index, allocated: 0, histogram: None }).collect();
-        let loader = Box::new(|_, ms: u64| {
+        let loader = Arc::new(|_, ms: u64| {
             let mut free = RangeTree::new();
             free.add(ms << MS_SHIFT, (ms + 1) << MS_SHIFT).unwrap();
             Ok(free)
