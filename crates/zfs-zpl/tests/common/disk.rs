@@ -11,12 +11,23 @@ use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 use zfs_zpl::{MountOptions, Vfs, Zfs};
 
 /// Name of the pool.
-const POOL: &str = "model";
+pub const POOL: &str = "model";
 
 /// The image file of a pool; goes with its folder.
 pub struct Disk {
     dir: tempfile::TempDir,
     clock: Arc<dyn Clock>,
+}
+
+/// What OpenZFS says of a pool that nobody writes; nothing where its tools are not installed.
+pub fn zdb_is_clean(dir: &Path, pool: &str) {
+    let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(dir).args([pool, "-bbcc"]).output() else {
+        eprintln!("SKIPPED: no zdb");
+        return;
+    };
+    let text = String::from_utf8_lossy(&out.stdout);
+    let clean = text.contains("No leaks (block sum matches space maps exactly)") && !text.contains("checksum error");
+    assert!(out.status.success() && clean, "{}\n{text}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// The pool, imported for writing, with its own file system mounted.
@@ -59,18 +70,11 @@ impl Disk {
 
     /// What OpenZFS says of the pool, which is exported; nothing where its tools are not installed.
     pub fn judge(&self) {
-        let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(self.path()).args([POOL, "-bbcc"]).output()
-        else {
-            eprintln!("SKIPPED: no zdb");
-            return;
-        };
-        let text = String::from_utf8_lossy(&out.stdout);
-        let clean =
-            text.contains("No leaks (block sum matches space maps exactly)") && !text.contains("checksum error");
-        assert!(out.status.success() && clean, "{}\n{text}", String::from_utf8_lossy(&out.stderr));
+        zdb_is_clean(self.path(), POOL);
     }
 
-    fn path(&self) -> &Path {
+    /// The folder of the image file.
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 }
