@@ -159,10 +159,15 @@ impl Server {
         let (offset, size) = (must(b.u64())?, must(b.u32())?);
         let flags = must(b.u32())?;
         must(b.u64())?;
-        let append = must(b.u32())? as i32 & libc::O_APPEND != 0;
+        let open_flags = must(b.u32())? as i32;
+        let append = open_flags & libc::O_APPEND != 0;
         must(b.u32())?;
         let data = must(b.take(size as usize))?;
         self.vfs.write(node, offset, data, append, flags & WRITE_KILL_SUIDGID == 0)?;
+        // Both ways of asking that a write be durable have this bit.
+        if open_flags & libc::O_DSYNC != 0 {
+            self.vfs.sync(node)?;
+        }
         let mut o = Out::default();
         o.u32(size).u32(0);
         Ok(o.into())
