@@ -9,6 +9,8 @@ use zfs_zpl::{Attr, AttrMask, NodeId, Statfs, Time, Vfs};
 pub const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// How long it may believe what `.zfs` shows.
 pub const BRIEFLY: Duration = Duration::from_secs(1);
+/// Seconds after which a change is on disk, and what it takes is known.
+const SETTLED: i64 = 60;
 
 /// Mask of all classic attributes and the time of creation (`STATX_BASIC_STATS | STATX_BTIME`).
 const STATX_ALL: u32 = 0xfff;
@@ -37,6 +39,15 @@ pub fn ttl(node: NodeId) -> Duration {
     if control { BRIEFLY } else { FOREVER }
 }
 
+/// How long the kernel may keep attributes. The space that a file takes is known when its last change is on disk.
+pub fn attr_ttl(vfs: &Vfs, node: NodeId, a: &Attr) -> Duration {
+    let now = if vfs.is_writable() { vfs.dataset().now().ok() } else { None };
+    match now {
+        Some(now) if now.sec.saturating_sub(a.ctime.sec) < SETTLED => BRIEFLY,
+        _ => ttl(node),
+    }
+}
+
 /// Device number as the kernel's wire has it (`new_encode_dev`).
 fn encode_dev((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
@@ -52,8 +63,8 @@ pub fn push_attr(o: &mut Out, a: &Attr) {
 
 /// Appends `fuse_entry_out`: a name's node and attributes.
 pub fn push_entry(o: &mut Out, vfs: &Vfs, node: NodeId, a: &Attr) {
-    let ttl = ttl(node);
-    o.u64(wire_id(vfs, node)).u64(u64::from(a.generation)).u64(ttl.as_secs()).u64(ttl.as_secs()).u32(0).u32(0);
+    let (name_ttl, attr_ttl) = (ttl(node).as_secs(), attr_ttl(vfs, node, a).as_secs());
+    o.u64(wire_id(vfs, node)).u64(u64::from(a.generation)).u64(name_ttl).u64(attr_ttl).u32(0).u32(0);
     push_attr(o, a);
 }
 
@@ -64,17 +75,17 @@ pub fn push_no_entry(o: &mut Out, ttl: Duration) {
 }
 
 /// `fuse_attr_out`.
-pub fn attr_out(node: NodeId, a: &Attr) -> Out {
+pub fn attr_out(a: &Attr, ttl: Duration) -> Out {
     let mut o = Out::default();
-    o.u64(ttl(node).as_secs()).u32(0).u32(0);
+    o.u64(ttl.as_secs()).u32(0).u32(0);
     push_attr(&mut o, a);
     o
 }
 
 /// `fuse_statx_out`.
-pub fn statx_out(node: NodeId, a: &Attr) -> Out {
+pub fn statx_out(a: &Attr, ttl: Duration) -> Out {
     let mut o = Out::default();
-    o.u64(ttl(node).as_secs()).u32(0).u32(0).u64(0).u64(0);
+    o.u64(ttl.as_secs()).u32(0).u32(0).u64(0).u64(0);
     let mask = if a.valid.has(AttrMask::BTIME) { STATX_ALL } else { STATX_ALL & !0x800 };
     let told = |(_, attribute): &(u64, u64)| *attribute;
     let set = STATX_ATTRIBUTES.iter().filter(|(flag, _)| a.flags & flag != 0).map(told).sum();
@@ -105,6 +116,11 @@ pub fn fs_flags(a: &Attr) -> u32 {
 /// The file flags that the argument of `FS_IOC_SETFLAGS` asks for.
 pub fn flags_of(argument: u32) -> u64 {
     FS_FLAGS.iter().filter(|(_, bit)| argument & bit != 0).map(|(flag, _)| flag).sum()
+}
+
+/// The file flags that the argument of `FS_IOC_FSSETXATTR` asks for.
+pub fn xflags_of(argument: u32) -> u64 {
+    FS_XFLAGS.iter().filter(|(_, bit)| argument & bit != 0).map(|(flag, _)| flag).sum()
 }
 
 /// The value of `FS_IOC_FSGETXATTR` (`struct fsxattr`): flags and project id.
@@ -146,9 +162,8 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_wire() {
         let a = some_attr();
-        let node = NodeId::new(0, 34);
-        assert_eq!(attr_out(node, &a).0.len(), 104);
-        assert_eq!(statx_out(node, &a).0.len(), 32 + 256);
+        assert_eq!(attr_out(&a, FOREVER).0.len(), 104);
+        assert_eq!(statx_out(&a, FOREVER).0.len(), 32 + 256);
         assert_eq!(statfs_out(&Statfs::default()).0.len(), 80);
         let mut o = Out::default();
         push_no_entry(&mut o, FOREVER);

@@ -5,7 +5,7 @@
 //! removed file lives until it is closed. What changes files is in [`crate::write`], and fails with `EROFS` where nothing
 //! can be changed.
 
-use crate::abi::{Body, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Out, Request, op};
+use crate::abi::{Body, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Out, Request, flag, op};
 use crate::attrs;
 use crate::dir;
 use crate::errno;
@@ -17,6 +17,8 @@ use zfs_zpl::{CaseMode, NodeId, Seek, Slice, Vfs};
 const IOC_GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 /// `FS_IOC_FSGETXATTR`.
 const IOC_FSGETXATTR: u32 = 0x801c_581f;
+/// `FS_IOC_FSSETXATTR`.
+const IOC_FSSETXATTR: u32 = 0x401c_5820;
 /// `FS_IOC_SETFLAGS` for 64- and 32-bit callers.
 const IOC_SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
 /// Slices that go into one vectored write; more are put together first.
@@ -66,12 +68,16 @@ pub struct Server {
     pub(crate) vfs: Arc<Vfs>,
     /// The kernel can do without opening files; and without opening directories.
     stateless: (bool, bool),
+    /// The kernel tells with lists it sets whether they take the set-group-id bit away.
+    pub(crate) long_setxattr: bool,
 }
 
 impl Server {
-    /// A server of `vfs`.
-    pub fn new(vfs: Arc<Vfs>, stateless_files: bool, stateless_dirs: bool) -> Self {
-        Self { vfs, stateless: (stateless_files, stateless_dirs) }
+    /// A server of `vfs`, whose files the kernel may use without opening them, after it agreed to `flags`.
+    pub fn new(vfs: Arc<Vfs>, stateless_files: bool, flags: u64) -> Self {
+        let has = |bit: u64| flags & bit != 0;
+        let stateless = (stateless_files, has(flag::NO_OPENDIR_SUPPORT));
+        Self { vfs, stateless, long_setxattr: has(flag::SETXATTR_EXT) }
     }
 
     /// Answers a request.
@@ -96,12 +102,19 @@ impl Server {
         let node = attrs::node_of(&self.vfs, r.nodeid);
         match r.opcode {
             op::LOOKUP => self.lookup(node, r.body()),
-            op::GETATTR => Ok(attrs::attr_out(node, &self.vfs.getattr(node)?).into()),
-            op::STATX => Ok(attrs::statx_out(node, &self.vfs.getattr(node)?).into()),
+            op::GETATTR => self.attributes(node),
+            op::STATX => {
+                let attr = self.vfs.getattr(node)?;
+                Ok(attrs::statx_out(&attr, attrs::attr_ttl(&self.vfs, node, &attr)).into())
+            }
             op::READ => self.read(node, r.body()),
             op::READDIR => self.readdir(node, r.body(), false),
             op::READDIRPLUS => self.readdir(node, r.body(), true),
-            op::READLINK => Ok(Answer::Bytes(self.vfs.readlink(node)?)),
+            op::READLINK => {
+                let target = self.vfs.readlink(node)?;
+                self.vfs.accessed(node);
+                Ok(Answer::Bytes(target))
+            }
             op::OPEN => self.open(node, r.body()),
             op::OPENDIR => self.opendir(),
             op::STATFS => Ok(attrs::statfs_out(&self.vfs.statfs(node)?).into()),
@@ -116,6 +129,12 @@ impl Server {
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => Ok(Answer::None),
             _ => self.change(node, r),
         }
+    }
+
+    /// `fuse_attr_out` of a node as it is now.
+    pub(crate) fn attributes(&self, node: NodeId) -> Result<Answer> {
+        let attr = self.vfs.getattr(node)?;
+        Ok(attrs::attr_out(&attr, attrs::attr_ttl(&self.vfs, node, &attr)).into())
     }
 
     /// Requests that change files.
@@ -168,6 +187,7 @@ impl Server {
             true => self.vfs.read(node, offset, size)?,
             false => self.vfs.read_once(node, offset, size)?,
         };
+        self.vfs.accessed(node);
         if slices.len() > MAX_SLICES {
             let mut all = Vec::with_capacity(size);
             slices.iter().for_each(|s| all.extend_from_slice(s));
@@ -179,7 +199,9 @@ impl Server {
     fn readdir(&self, dir: NodeId, mut b: Body<'_>, plus: bool) -> Result<Answer> {
         must(b.take(8))?;
         let (cookie, size) = (must(b.u64())?, must(b.u32())? as usize);
-        Ok(Answer::Bytes(dir::list(&self.vfs, dir, cookie, size, plus)?))
+        let listed = dir::list(&self.vfs, dir, cookie, size, plus)?;
+        self.vfs.accessed(dir);
+        Ok(Answer::Bytes(listed))
     }
 
     fn open(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
@@ -189,6 +211,9 @@ impl Server {
         }
         if self.stateless.0 {
             return Err(Fail::Errno(libc::ENOSYS));
+        }
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            self.vfs.may_write(node, flags & libc::O_APPEND != 0)?;
         }
         self.vfs.open(node)?;
         self.vfs.hold(node);
@@ -244,6 +269,10 @@ impl Server {
         } else if IOC_SETFLAGS.contains(&command) {
             must(b.take(16))?;
             self.set_flags(node, must(b.u32())?)?;
+        } else if command == IOC_FSSETXATTR {
+            must(b.take(16))?;
+            let (flags, _) = (must(b.u32())?, must(b.take(8))?);
+            self.set_project(node, flags, must(b.u32())?)?;
         } else if command == IOC_FSGETXATTR {
             o.0.extend_from_slice(&attrs::fsxattr(&attr).0);
         } else {

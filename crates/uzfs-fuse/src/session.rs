@@ -32,6 +32,7 @@ const MAX_BACKGROUND: u16 = 64;
 const WANTED: u64 = flag::ASYNC_READ
     | flag::EXPORT_SUPPORT
     | flag::BIG_WRITES
+    | flag::DONT_MASK
     | flag::DO_READDIRPLUS
     | flag::READDIRPLUS_AUTO
     | flag::ASYNC_DIO
@@ -40,6 +41,8 @@ const WANTED: u64 = flag::ASYNC_READ
     | flag::MAX_PAGES
     | flag::CACHE_SYMLINKS
     | flag::NO_OPENDIR_SUPPORT
+    | flag::HANDLE_KILLPRIV_V2
+    | flag::SETXATTR_EXT
     | flag::INIT_EXT
     | flag::DIRECT_IO_ALLOW_MMAP;
 
@@ -103,7 +106,7 @@ impl Mount {
     fn start(vfs: Arc<Vfs>, at: &Path, device: OwnedFd, config: &MountConfig) -> io::Result<Self> {
         let flags = handshake(&device, vfs.dataset().posix_acls())?;
         let stateless_files = flags & flag::NO_OPEN_SUPPORT != 0 && !vfs.is_writable();
-        let server = Server::new(vfs, stateless_files, flags & flag::NO_OPENDIR_SUPPORT != 0);
+        let server = Server::new(vfs, stateless_files, flags);
         let count = match config.threads {
             0 => std::thread::available_parallelism().map_or(8, |n| (2 * n.get()).clamp(8, 64)),
             n => n,

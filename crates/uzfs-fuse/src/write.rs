@@ -22,6 +22,8 @@ mod valid {
 
 /// `FUSE_WRITE_KILL_SUIDGID`: the writer has no privilege to keep set-id bits.
 const WRITE_KILL_SUIDGID: u32 = 1 << 2;
+/// `FUSE_SETXATTR_ACL_KILL_SGID`: the list takes the set-group-id bit away.
+const SETXATTR_ACL_KILL_SGID: u32 = 1;
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
 const RENAME_WHITEOUT: u32 = 4;
@@ -43,25 +45,26 @@ impl Server {
         Ok(o)
     }
 
-    fn make(&self, dir: NodeId, r: &Request<'_>, name: &[u8], mode: u32, dev: u32, target: &[u8]) -> Result<NodeId> {
-        let new = NewFile { mode, uid: r.uid, gid: r.gid, rdev: decode_dev(dev), target };
-        Ok(self.vfs.create(dir, name, &new)?)
+    fn make(&self, dir: NodeId, name: &[u8], new: &NewFile<'_>) -> Result<NodeId> {
+        Ok(self.vfs.create(dir, name, new)?)
     }
 
     pub(crate) fn mknod(&self, dir: NodeId, r: &Request<'_>) -> Result<Answer> {
         let mut b = r.body();
         let (mode, dev) = (must(b.u32())?, must(b.u32())?);
-        must(b.take(8))?;
-        let node = self.make(dir, r, must(b.name())?, mode, dev, b"")?;
+        let umask = must(b.u32())?;
+        must(b.u32())?;
+        let new = NewFile { mode, uid: r.uid, gid: r.gid, rdev: decode_dev(dev), target: b"", umask };
+        let node = self.make(dir, must(b.name())?, &new)?;
         Ok(self.entry(node)?.into())
     }
 
     pub(crate) fn mkdir(&self, dir: NodeId, r: &Request<'_>) -> Result<Answer> {
         let mut b = r.body();
-        let mode = must(b.u32())?;
-        must(b.u32())?;
+        let (mode, umask) = (must(b.u32())?, must(b.u32())?);
         let mode = (mode & 0o7777) | (u32::from(FileKind::Directory.dirent()) << 12);
-        let node = self.make(dir, r, must(b.name())?, mode, 0, b"")?;
+        let new = NewFile { mode, uid: r.uid, gid: r.gid, umask, ..NewFile::default() };
+        let node = self.make(dir, must(b.name())?, &new)?;
         Ok(self.entry(node)?.into())
     }
 
@@ -69,7 +72,8 @@ impl Server {
         let mut b = r.body();
         let (name, target) = (must(b.name())?, must(b.name())?);
         let mode = 0o777 | (u32::from(FileKind::Symlink.dirent()) << 12);
-        let node = self.make(dir, r, name, mode, 0, target)?;
+        let new = NewFile { mode, uid: r.uid, gid: r.gid, target, ..NewFile::default() };
+        let node = self.make(dir, name, &new)?;
         Ok(self.entry(node)?.into())
     }
 
@@ -77,14 +81,11 @@ impl Server {
     pub(crate) fn create(&self, dir: NodeId, r: &Request<'_>, named: bool) -> Result<Answer> {
         let mut b = r.body();
         must(b.u32())?;
-        let mode = must(b.u32())?;
-        must(b.take(8))?;
+        let (mode, umask) = (must(b.u32())?, must(b.u32())?);
+        must(b.u32())?;
         let mode = (mode & 0o7777) | (u32::from(FileKind::Regular.dirent()) << 12);
-        let node = if named {
-            self.make(dir, r, must(b.name())?, mode, 0, b"")?
-        } else {
-            self.vfs.create_unnamed(dir, &NewFile { mode, uid: r.uid, gid: r.gid, ..NewFile::default() })?
-        };
+        let new = NewFile { mode, uid: r.uid, gid: r.gid, umask, ..NewFile::default() };
+        let node = if named { self.make(dir, must(b.name())?, &new)? } else { self.vfs.create_unnamed(dir, &new)? };
         self.vfs.hold(node);
         let mut o = self.entry(node)?;
         o.u64(0).u32(FOPEN_KEEP_CACHE).u32(0);
@@ -151,7 +152,7 @@ impl Server {
             set.mode = without_set_ids(&self.vfs.getattr(node)?);
         }
         self.vfs.setattr(node, &set)?;
-        Ok(attrs::attr_out(node, &self.vfs.getattr(node)?).into())
+        self.attributes(node)
     }
 
     pub(crate) fn write(&self, node: NodeId, mut b: Body<'_>) -> Result<Answer> {
@@ -214,6 +215,7 @@ impl Server {
     pub(crate) fn setxattr(&self, node: NodeId, r: &Request<'_>) -> Result<Answer> {
         let mut b = r.body();
         let (size, flags) = (must(b.u32())? as usize, must(b.u32())? as i32);
+        let more = if self.long_setxattr { must(b.u64())? as u32 } else { 0 };
         let name = must(b.name())?;
         let value = must(b.take(size))?;
         let mode = match flags {
@@ -221,6 +223,10 @@ impl Server {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => XattrMode::Any,
         };
+        if more & SETXATTR_ACL_KILL_SGID != 0 {
+            let mode = self.vfs.getattr(node)?.mode & 0o7777;
+            self.vfs.setattr(node, &SetAttr { mode: Some(mode & !0o2000), ..SetAttr::default() })?;
+        }
         self.vfs.setxattr(node, name, Some(value), mode, r.uid == 0)?;
         Ok(Answer::Bytes(Vec::new()))
     }
@@ -236,6 +242,17 @@ impl Server {
         let on = attrs::flags_of(argument);
         let set = SetAttr { flags: Some((on & SETTABLE, SETTABLE)), ..SetAttr::default() };
         Ok(self.vfs.setattr(node, &set)?)
+    }
+
+    /// Sets the flags and the project of an `FS_IOC_FSSETXATTR` argument.
+    pub(crate) fn set_project(&self, node: NodeId, flags: u32, projid: u32) -> Result<()> {
+        let (attr, on) = (self.vfs.getattr(node)?, attrs::xflags_of(flags) & SETTABLE);
+        let set = SetAttr {
+            flags: (attr.flags & SETTABLE != on).then_some((on, SETTABLE)),
+            projid: (attr.projid != u64::from(projid)).then_some(u64::from(projid)),
+            ..SetAttr::default()
+        };
+        if set == SetAttr::default() { Ok(()) } else { Ok(self.vfs.setattr(node, &set)?) }
     }
 }
 

@@ -366,12 +366,12 @@ impl uzfs_fsproto::Service for VfsService {
             return Err(Code::Invalid);
         }
         let rdev = ((r.rdev >> 32) as u32, r.rdev as u32);
-        let new = NewFile { mode: r.attrs.mode, uid: 0, gid: 0, rdev, target: b"" };
+        let new = NewFile { mode: r.attrs.mode, uid: 0, gid: 0, rdev, target: b"", umask: 0 };
         self.make(caller, r.dir, r.name, &r.attrs, &new)
     }
 
     fn symlink(&self, caller: &Caller, r: Symlink) -> Result<Entry, Code> {
-        let new = NewFile { mode: 0o120_777, uid: 0, gid: 0, rdev: (0, 0), target: &r.target };
+        let new = NewFile { mode: 0o120_777, uid: 0, gid: 0, rdev: (0, 0), target: &r.target, umask: 0 };
         self.make(caller, r.dir, r.name, &r.attrs, &new)
     }
 

@@ -23,6 +23,8 @@ const USAGE: &str = "usage: cargo xtask CHORE
   macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
   swarm [ARGUMENTS]            crashes and faults on simulated disks, by seed; --help tells more
   kill [ARGUMENTS]             kill -9 of the daemon under load: every acknowledged fsync must be found
+  posix [--ops N] [pjdfstest] [fsx]
+                               other people's tests of POSIX file systems, on a mount; needs root
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
 ";
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             "macos" => macos::run_macos(&root, rest),
             "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
+            "posix" => posix(&root, rest),
             "swarm" => swarm(&root, rest),
             "kill" => judged(&root, "uzfs-kill", rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
@@ -93,6 +96,14 @@ fn judged(root: &Path, judge: &str, args: &[String]) -> Result<(), String> {
 fn swarm(root: &Path, args: &[String]) -> Result<(), String> {
     run(root, &cargo(), &["build", "-p", "ztest", "--quiet"])?;
     let program = target(root).join("debug/uzfs-swarm");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    run(root, &program.to_string_lossy(), &args)
+}
+
+/// Builds everything for release and hands over to the program that fetches and runs the judges.
+fn posix(root: &Path, args: &[String]) -> Result<(), String> {
+    run(root, &cargo(), &["build", "--release", "--workspace", "--bins", "--quiet"])?;
+    let program = target(root).join("release/uzfs-posix");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(root, &program.to_string_lossy(), &args)
 }

@@ -43,7 +43,7 @@ pub use dnode::{Bonus, Dnode, PhysRef, Seek};
 pub use live::TO_END;
 pub use liveset::{INDIRECT_SHIFT, ObjectSpec};
 pub use objset::Objset;
-pub use owner::{BlockKind, LogPolicy, ObjsetOwner, SyncMode};
+pub use owner::{BlockKind, LogPolicy, ObjsetOwner, Room, SyncMode};
 pub use txg::{Tx, Txgs};
 pub use zap::Zap;
 pub use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark, Zio};

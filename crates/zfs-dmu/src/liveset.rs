@@ -10,8 +10,8 @@
 use crate::accounting::{Accounting, Deltas};
 use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
-use crate::owner::ObjsetOwner;
-use crate::txg::Tx;
+use crate::owner::{ObjsetOwner, Room};
+use crate::txg::{Tx, Txgs};
 use crate::zil::Zil;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,8 @@ use zfs_zio::{Error, ErrorKind, Result, Zbookmark};
 /// log2 of the size of indirect blocks (`DN_MAX_INDBLKSHIFT`).
 pub const INDIRECT_SHIFT: u8 = 17;
 const SHARDS: usize = 64;
+/// Txgs that a transaction waits for, to learn whether there is space for it.
+const PATIENCE: u32 = 5;
 /// Freed objects that make it worth looking for free numbers from below again.
 const WORTH_RESCAN: u64 = 64;
 
@@ -262,6 +264,27 @@ impl Objset {
         alloc.pending.insert(object, spec.slots());
         drop(alloc);
         self.start_object(live, tx, object, phys)
+    }
+
+    /// Begins a transaction that will write about `need` bytes; one that frees more than it takes (`freeing`) also when
+    /// there is little space left. Waits while nobody knows whether there is space.
+    ///
+    /// # Errors
+    /// `NoSpace` and `Quota`, and what [`Txgs::assign`] meets.
+    pub fn assign(&self, txgs: &Arc<Txgs>, need: u64, freeing: bool) -> Result<Tx> {
+        let live = self.live_set()?;
+        for waited in 0..=PATIENCE {
+            let tx = txgs.assign()?;
+            match live.owner.reserve(tx.txg(), need, freeing, waited < PATIENCE)? {
+                Room::Fits => return Ok(tx),
+                Room::Later => {
+                    let txg = tx.txg();
+                    drop(tx);
+                    txgs.wait_synced(txg)?;
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::NoSpace, "waiting for space"))
     }
 
     /// The number that the next object of one slot would get.

@@ -78,6 +78,15 @@ impl LogPolicy {
     }
 }
 
+/// Whether there is space for a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// There is; it counts as taken until the txg is on disk.
+    Fits,
+    /// Nobody knows before what is under way is on disk.
+    Later,
+}
+
 /// What an object set tells about its blocks, and asks before it writes them. Called in syncing context by the threads
 /// that write blocks, several at a time.
 pub trait ObjsetOwner: Send + Sync {
@@ -110,4 +119,14 @@ pub trait ObjsetOwner: Send + Sync {
 
     /// The object set has something to write in `txg`: called at the first change.
     fn dirtied(&self, txg: u64);
+
+    /// Sets space aside for a change of about `need` bytes in the open `txg`; changes that free more than they take
+    /// (`freeing`) may use some of what is kept back. What is under way only counts for the `patient`, who have not
+    /// waited for some txgs yet. Called in open context.
+    ///
+    /// # Errors
+    /// `NoSpace` and `Quota`.
+    fn reserve(&self, _txg: u64, _need: u64, _freeing: bool, _patient: bool) -> Result<Room> {
+        Ok(Room::Fits)
+    }
 }

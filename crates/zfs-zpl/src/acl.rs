@@ -72,6 +72,63 @@ pub(crate) fn mode_of(acl: &[Entry], mode: u32) -> u32 {
     (mode & !0o777) | user << 6 | group << 3 | other
 }
 
+/// Encodes a list as [`decode`] reads it.
+pub(crate) fn encode(list: &[Entry]) -> Vec<u8> {
+    let mut out = vec![2, 0, 0, 0];
+    for entry in list {
+        let (tag, id) = match entry.who {
+            Who::Owner => (0x01u16, u32::MAX),
+            Who::User(id) => (0x02, id),
+            Who::OwningGroup => (0x04, u32::MAX),
+            Who::Group(id) => (0x08, id),
+            Who::Mask => (0x10, u32::MAX),
+            Who::Other => (0x20, u32::MAX),
+        };
+        out.extend_from_slice(&tag.to_le_bytes());
+        out.extend_from_slice(&entry.perm.to_le_bytes());
+        out.extend_from_slice(&id.to_le_bytes());
+    }
+    out
+}
+
+/// Which bits of a mode an entry goes with: those of the owner, of others, and the group's, which a mask takes over.
+fn shift_of(who: Who, masked: bool) -> Option<u32> {
+    match who {
+        Who::Owner => Some(6),
+        Who::Mask => Some(3),
+        Who::OwningGroup if !masked => Some(3),
+        Who::Other => Some(0),
+        _ => None,
+    }
+}
+
+fn is_masked(list: &[Entry]) -> bool {
+    list.iter().any(|e| e.who == Who::Mask)
+}
+
+/// The list of a new file in a directory with default list `default`: nobody gets more than `mode` has, and `mode` keeps
+/// what the list has (POSIX.1e 23.1.5).
+pub(crate) fn inherited(default: &[Entry], mode: &mut u32) -> Vec<Entry> {
+    let masked = is_masked(default);
+    let mut list = default.to_vec();
+    for entry in &mut list {
+        let Some(shift) = shift_of(entry.who, masked) else { continue };
+        entry.perm &= (*mode >> shift) as u16 & 7;
+        *mode = (*mode & !(7 << shift)) | u32::from(entry.perm) << shift;
+    }
+    list
+}
+
+/// Changes a list as a new mode demands.
+pub(crate) fn follow_mode(list: &mut [Entry], mode: u32) {
+    let masked = is_masked(list);
+    for entry in list {
+        if let Some(shift) = shift_of(entry.who, masked) {
+            entry.perm = (mode >> shift) as u16 & 7;
+        }
+    }
+}
+
 /// A caller.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cred {
@@ -149,6 +206,24 @@ mod tests {
         assert!(decode(&list()[..21]).is_err());
         assert!(decode(&[1, 0, 0, 0]).is_err());
         assert!(decode(&[]).is_err());
+    }
+
+    #[test]
+    fn new_files_and_modes_change_lists() {
+        let l = decode(&list()).unwrap();
+        assert_eq!(encode(&l), list());
+        let mut mode = 0o100_666;
+        let own = inherited(&l, &mut mode);
+        assert_eq!(mode, 0o100_640);
+        assert_eq!((own[0].perm, own[2].perm, own[4].perm, own[5].perm), (6, 4, 4, 0));
+        let mut changed = l.clone();
+        follow_mode(&mut changed, 0o427);
+        assert_eq!(changed.iter().map(|e| e.perm).collect::<Vec<_>>(), [4, 6, 4, 7, 2, 7]);
+        let bare: Vec<_> =
+            l.iter().copied().filter(|e| matches!(e.who, Who::Owner | Who::OwningGroup | Who::Other)).collect();
+        let mut mode = 0o040_777;
+        inherited(&bare, &mut mode);
+        assert_eq!(mode, 0o040_640);
     }
 
     #[test]

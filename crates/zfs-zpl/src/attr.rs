@@ -214,6 +214,18 @@ pub enum AclType {
     Nfs4,
 }
 
+/// When times of access are kept (`atime` and `relatime`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Atime {
+    /// Never.
+    #[default]
+    Off,
+    /// With every reading.
+    On,
+    /// When the file changed since, or a day has passed.
+    Relative,
+}
+
 /// What the properties of a dataset say about its mount.
 #[derive(Clone)]
 pub struct MountOptions {
@@ -221,6 +233,8 @@ pub struct MountOptions {
     pub snapdir_visible: bool,
     /// `acltype`.
     pub acltype: AclType,
+    /// When times of access are kept.
+    pub atime: Atime,
     /// Whether `user.` attributes exist (`xattr` is not `off`).
     pub xattr: bool,
     /// Whether attributes that are set are kept with the file (`xattr` is `sa`).
@@ -244,6 +258,7 @@ impl Default for MountOptions {
         Self {
             snapdir_visible: false,
             acltype: AclType::Off,
+            atime: Atime::Off,
             xattr: true,
             xattr_sa: true,
             recordsize: 128 << 10,

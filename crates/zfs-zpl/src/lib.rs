@@ -14,6 +14,7 @@
 pub mod acl;
 pub mod attr;
 mod cache;
+mod quota;
 mod statfs;
 mod vfs;
 mod vfs_write;
@@ -22,7 +23,7 @@ mod xattr;
 mod zfs;
 pub mod znode;
 
-pub use attr::{AclType, Attr, AttrMask, CaseMode, DirEntry, FileKind, MountOptions, NodeId, Time};
+pub use attr::{AclType, Atime, Attr, AttrMask, CaseMode, DirEntry, FileKind, MountOptions, NodeId, Time};
 pub use statfs::{SpaceFigures, Statfs};
 pub use vfs::{
     CTL_NAME, ControlDir, EnterHook, Fid, INO_CTL_ROOT, INO_SNAPDIR, INO_SNAPDIRS, ListSnapshots, OpenFile,

@@ -3,12 +3,11 @@
 //! In a directory that hands its project id on to new files, the project's quotas take the place of the dataset's
 //! figures, so that `df` shows what can be written there.
 
+use crate::quota::Of;
 use crate::zfs::Zfs;
 use crate::znode::Znode;
-use zfs_dmu::objset::PROJECTUSED_OBJECT;
-use zfs_dmu::zap::Zap;
-use zfs_phys::znode::{MASTER_NODE_OBJ, ZFS_PROJINHERIT};
-use zfs_zio::{ErrorKind, Result};
+use zfs_phys::znode::ZFS_PROJINHERIT;
+use zfs_zio::Result;
 
 /// The dataset's figures, which the layer above objects keeps (`dmu_objset_space`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,38 +77,18 @@ impl Zfs {
     /// Puts a project's quotas in the place of the dataset's figures (`zfs_statfs_project`).
     fn limit_to_project(&self, znode: &Znode, shown: &mut Statfs) -> Result<()> {
         let id = format!("{:x}", znode.attr().projid);
-        if let Some(quota) = self.project_quota("projectquota@", "defaultprojectquota", &id)? {
+        if let Some(quota) = self.quota_of(Of::Project, false, &id)? {
             let own = u64::from(znode.attr().blksize).saturating_mul(znode.attr().blocks);
-            let used = self.project_use(&id)?.unwrap_or(own);
+            let used = self.use_of(Of::Project, false, &id)?.unwrap_or(own);
             shown.blocks = quota / u64::from(shown.bsize);
             shown.bfree = quota.saturating_sub(used) / u64::from(shown.bsize);
         }
-        if let Some(quota) = self.project_quota("projectobjquota@", "defaultprojectobjquota", &id)? {
-            let used = self.project_use(&format!("obj-{id}"))?.unwrap_or(1);
+        if let Some(quota) = self.quota_of(Of::Project, true, &id)? {
+            let used = self.use_of(Of::Project, true, &id)?.unwrap_or(1);
             shown.files = quota;
             shown.ffree = quota.saturating_sub(used);
         }
         Ok(())
-    }
-
-    /// The quota of a project in the table that the master node names, or the default that it holds.
-    fn project_quota(&self, table: &str, default: &str, id: &str) -> Result<Option<u64>> {
-        let master = Zap::open(self.objset(), MASTER_NODE_OBJ)?;
-        if let Some(object) = master.lookup_u64(table.as_bytes())?
-            && let Some(quota) = Zap::open(self.objset(), object)?.lookup_u64(id.as_bytes())?
-        {
-            return Ok(Some(quota));
-        }
-        Ok(master.lookup_u64(default.as_bytes())?.filter(|&quota| quota != 0))
-    }
-
-    /// What a project uses by the dataset's accounting.
-    fn project_use(&self, key: &str) -> Result<Option<u64>> {
-        match Zap::open(self.objset(), PROJECTUSED_OBJECT) {
-            Ok(zap) => zap.lookup_u64(key.as_bytes()),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
     }
 }
 

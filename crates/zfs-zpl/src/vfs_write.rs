@@ -28,19 +28,19 @@ impl Vfs {
         Ok(())
     }
 
-    /// Makes a file; see [`Zfs::create`].
+    /// Makes a file; see [`Zfs::create_inheriting`].
     pub fn create(&self, dir: NodeId, name: &[u8], new: &NewFile<'_>) -> Result<NodeId> {
         let (zfs, object) = self.changeable(dir)?;
         self.not_control(dir, name)?;
-        let made = zfs.create(object, name, new)?;
+        let made = zfs.create_inheriting(object, Some(name), new)?;
         zfs.commit_always(None)?;
         Ok(NodeId::new(0, made))
     }
 
-    /// Makes a file without a name; see [`Zfs::create_unnamed`].
+    /// Makes a file without a name; see [`Zfs::create_inheriting`].
     pub fn create_unnamed(&self, dir: NodeId, new: &NewFile<'_>) -> Result<NodeId> {
         let (zfs, object) = self.changeable(dir)?;
-        Ok(NodeId::new(0, zfs.create_unnamed(object, new)?))
+        Ok(NodeId::new(0, zfs.create_inheriting(object, None, new)?))
     }
 
     /// Gives a file one more name; see [`Zfs::link`].
@@ -70,16 +70,17 @@ impl Vfs {
         zfs.commit_always(None)
     }
 
-    /// Changes attributes; see [`Zfs::setattr`].
+    /// Changes attributes; see [`Zfs::setattr_with_list`].
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<()> {
         let (zfs, object) = self.changeable(node)?;
-        zfs.setattr(object, set)?;
+        zfs.setattr_with_list(object, set)?;
         zfs.commit_always(Some(object))
     }
 
     /// Writes bytes; see [`Zfs::write`].
     pub fn write(&self, node: NodeId, offset: u64, data: &[u8], append: bool, privileged: bool) -> Result<u64> {
         let (zfs, object) = self.changeable(node)?;
+        zfs.drop_capability(object)?;
         let end = zfs.write(object, offset, data, append, privileged)?;
         zfs.commit_always(Some(object))?;
         Ok(end)
@@ -117,6 +118,20 @@ impl Vfs {
     /// Returns once everything that was changed before, in whichever file, is on stable storage.
     pub fn sync_all(&self) -> Result<()> {
         if self.is_writable() { self.dataset().commit(None) } else { Ok(()) }
+    }
+
+    /// Whether a file may be opened for writing, at its end only (`append`) or anywhere. Fails with
+    /// [`ErrorKind::Permission`] when its flags forbid that.
+    pub fn may_write(&self, node: NodeId, append: bool) -> Result<()> {
+        let (zfs, object) = self.changeable(node)?;
+        zfs.check_flags(&*zfs.znode(object)?, append)
+    }
+
+    /// Notes that a file was read, a directory listed or a link followed.
+    pub fn accessed(&self, node: NodeId) {
+        if let Ok((zfs, object)) = self.changeable(node) {
+            zfs.accessed(object);
+        }
     }
 
     /// Counts a user of a file: until it is released, it lives on without a name.

@@ -250,7 +250,11 @@ impl Zfs {
 
     /// Attributes.
     pub fn getattr(&self, object: u64) -> Result<Attr> {
-        let mut attr = self.znode(object)?.attr().clone();
+        let znode = self.znode(object)?;
+        let mut attr = znode.attr().clone();
+        if self.is_writable() {
+            attr.blocks = znode.blocks_now();
+        }
         attr.ino = self.shown_ino(object);
         if attr.blksize == 0 {
             attr.blksize = self.options.recordsize;

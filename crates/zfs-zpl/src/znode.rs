@@ -77,6 +77,11 @@ impl Znode {
         &self.attr
     }
 
+    /// Units of 512 bytes that it takes now: they change when a txg is synced, and the decoded file does not.
+    pub(crate) fn blocks_now(&self) -> u64 {
+        blocks(&self.dnode)
+    }
+
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
         self.attr.size

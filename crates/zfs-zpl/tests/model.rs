@@ -129,7 +129,7 @@ impl Run {
         let target = vec![b't'; if kind == FileKind::Symlink { 1 + self.pick(600) } else { 0 }];
         let mode = u32::from(kind.dirent()) << 12 | (self.rng.next() as u32 & 0o7777);
         let rdev = if kind == FileKind::CharDevice { (259, self.pick(70000) as u32) } else { (0, 0) };
-        let new = NewFile { mode, uid: self.pick(3) as u32, gid: self.pick(3) as u32, rdev, target: &target };
+        let new = NewFile { mode, uid: self.pick(3) as u32, gid: self.pick(3) as u32, rdev, target: &target, umask: 0 };
         let what = format!("create {dir} {} {kind:?}", String::from_utf8_lossy(&name));
         let unnamed = kind == FileKind::Regular && self.pick(6) == 0;
         if unnamed {

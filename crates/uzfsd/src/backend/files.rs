@@ -8,7 +8,7 @@ use uzfs_fuse::{MountConfig, Vfs};
 use uzfs_proto::{Empty, Failure, FailureCode, ItemResult, ItemResults, MountArgs, MountItem, UnmountArgs};
 use zfs_spa::{Dataset, DatasetKind};
 use zfs_zpl::write::{Writer, open_log};
-use zfs_zpl::{AclType, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
+use zfs_zpl::{AclType, Atime, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
 
 /// Mount options that stand for a property's value, in both spellings.
 const OPTIONS: [(&str, &str, u64); 16] = [
@@ -65,6 +65,11 @@ impl Engine {
                 1 => AclType::Posix,
                 2 => AclType::Nfs4,
                 _ => AclType::Off,
+            },
+            atime: match (number(dataset, "atime", 1)?, number(dataset, "relatime", 1)?) {
+                (0, _) => Atime::Off,
+                (_, 0) => Atime::On,
+                _ => Atime::Relative,
             },
             xattr: xattr != 0,
             xattr_sa: xattr == 2,

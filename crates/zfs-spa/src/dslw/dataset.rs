@@ -2,6 +2,7 @@
 
 use super::bookmark::Mark;
 use super::deadlist::Deadlist;
+use super::reserve::Ask;
 use super::{DirState, DslPool, Sums, UsedBy, add, mosw};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Weak};
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
 use zfs_dmu::policy::WritePolicy;
 use zfs_dmu::txg::Tx;
-use zfs_dmu::{LogPolicy, Objset, Result};
+use zfs_dmu::{LogPolicy, Objset, Result, Room};
 use zfs_phys::BlkPtr;
 use zfs_phys::Endian;
 use zfs_phys::dsl::{DS_FLAG_UNIQUE_ACCURATE, DslDatasetPhys};
@@ -275,6 +276,11 @@ impl ObjsetOwner for Owner {
 
     fn dsize(&self, bp: &BlkPtr) -> u64 {
         self.pool.upgrade().map_or(0, |pool| pool.ops.dsize(bp))
+    }
+
+    fn reserve(&self, txg: u64, need: u64, freeing: bool, patient: bool) -> Result<Room> {
+        let (pool, ds) = self.both()?;
+        pool.reserve(&ds, txg, &Ask { need, freeing, patient })
     }
 
     fn dirtied(&self, txg: u64) {

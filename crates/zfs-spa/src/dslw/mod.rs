@@ -28,6 +28,7 @@ mod policy;
 mod promote;
 mod props;
 mod rename;
+mod reserve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use dataset::DatasetState;
 pub use dir::{DirState, UsedBy};
 pub use policy::mos_write_props;
 pub use props::NewValue;
+pub use reserve::PoolRoom;
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -62,6 +64,10 @@ pub trait PoolOps: Send + Sync {
     fn free(&self, tx: &Tx, bp: &BlkPtr) -> Result<()>;
     /// Bytes a block takes of the pool's usable space (`bp_get_dsize_sync`).
     fn dsize(&self, bp: &BlkPtr) -> u64;
+    /// Space that datasets share, now.
+    fn room(&self) -> PoolRoom {
+        PoolRoom::ENDLESS
+    }
     /// Whether the pool has devices for metadata and small blocks.
     fn has_special(&self) -> bool;
     /// On-disk version.
@@ -135,6 +141,8 @@ pub struct DslPool {
     dirty: Mutex<BTreeMap<u64, BTreeMap<u64, Arc<DatasetState>>>>,
     /// What syncing the meta object set added to its own size; accounted in the next txg.
     mos_delta: Mutex<Sums>,
+    /// Space set aside for changes, by dataset and by directory.
+    under_way: Mutex<HashMap<u64, reserve::UnderWay>>,
 }
 
 impl DslPool {
@@ -172,6 +180,7 @@ impl DslPool {
             datasets: Mutex::default(),
             dirty: Mutex::default(),
             mos_delta: Mutex::default(),
+            under_way: Mutex::default(),
         })
     }
 
@@ -348,6 +357,7 @@ impl DslPool {
         for objset in all.iter().filter_map(|ds| ds.objset.lock().clone()) {
             objset.txg_done(txg);
         }
+        self.settled(txg);
     }
 
     /// Writes the object sets that are dirty in this txg.

@@ -7,7 +7,7 @@
 //! Lock order: each lock here is a leaf, except `history`, under which the history object is written.
 
 use crate::config::POOL_DIRECTORY;
-use crate::dslw::{DslPool, PoolOps, mos_write_props};
+use crate::dslw::{DslPool, PoolOps, PoolRoom, mos_write_props};
 use crate::features::Features;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, Rng, SystemRng};
 use zfs_phys::feature::{Feature, MOS, READONLY_COMPAT};
 use zfs_phys::{BlkPtr, NvList};
+use zfs_zio::alloc::Class;
 use zfs_zio::{WriteProps, Zio};
 
 /// Pass from which on frees wait for the next txg.
@@ -204,6 +205,12 @@ impl PoolOps for Ops {
             (dva.asize() >> 9).saturating_mul(ratio)
         };
         bp.dvas().map(of).fold(0, u64::saturating_add)
+    }
+
+    fn room(&self) -> PoolRoom {
+        let (normal, logs) = (self.zio.space(Class::Normal), self.zio.space(Class::EmbeddedLog));
+        let deferred = u128::from(normal.deferred) * u128::from(normal.dspace) / u128::from(normal.space.max(1));
+        PoolRoom::new(normal.dspace, logs.dspace, u64::try_from(deferred).unwrap_or(u64::MAX))
     }
 
     fn has_special(&self) -> bool {

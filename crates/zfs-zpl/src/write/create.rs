@@ -32,6 +32,9 @@ pub struct NewFile<'a> {
     pub rdev: (u32, u32),
     /// Target of a symbolic link.
     pub target: &'a [u8],
+    /// Permissions that the process does not want its files to have. Counts only for front ends ([`crate::Vfs::create`]),
+    /// and there only in directories without a default access list.
+    pub umask: u32,
 }
 
 /// Where a new file will belong.
@@ -64,9 +67,10 @@ impl Zfs {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        let (new, origin) = (inherit(new, &parent, kind), origin_of(&parent, 1));
+        self.within_quotas((new.uid, new.gid, origin.projid.unwrap_or(0)), true)?;
         let tx = self.begin()?;
-        let new = inherit(new, &parent, kind);
-        let dnode = self.make_node(&tx, &new, &origin_of(&parent, 1))?;
+        let dnode = self.make_node(&tx, &new, &origin)?;
         self.link_in(&tx, &parent, name, dnode.object(), kind)?;
         self.log_create(&tx, &parent, name, &dnode)?;
         Ok(dnode.object())
@@ -80,9 +84,10 @@ impl Zfs {
         let _locked = self.lock(&[dir])?;
         let parent = self.living(dir)?;
         parent.require_dir()?;
+        let (new, origin) = (inherit(new, &parent, FileKind::Regular), origin_of(&parent, 0));
+        self.within_quotas((new.uid, new.gid, origin.projid.unwrap_or(0)), true)?;
         let tx = self.begin()?;
-        let new = inherit(new, &parent, FileKind::Regular);
-        let dnode = self.make_node(&tx, &new, &origin_of(&parent, 0))?;
+        let dnode = self.make_node(&tx, &new, &origin)?;
         self.unlinked_add(&tx, dnode.object())?;
         Ok(dnode.object())
     }

@@ -51,7 +51,9 @@ impl Zfs {
             // Pieces end at block boundaries, so that no block is written in two txgs for nothing.
             let boundary = PIECE - (at as usize & (PIECE - 1));
             let (piece, tail) = rest.split_at(rest.len().min(boundary));
-            let tx = self.begin()?;
+            let a = znode.attr();
+            self.within_quotas((a.uid, a.gid, a.projid), false)?;
+            let tx = self.begin_for(piece.len() as u64)?;
             self.write_piece(&tx, &znode, at, piece, first && !privileged)?;
             first = false;
             at += piece.len() as u64;
@@ -98,7 +100,7 @@ impl Zfs {
         let znode = self.znode(object)?;
         znode.require_data()?;
         self.check_flags(&znode, false)?;
-        let tx = self.begin()?;
+        let tx = self.begin_to_resize(&znode, size)?;
         self.resize(&tx, &znode, size)?;
         self.log_truncate(&tx, &znode, size, 0);
         let now = stamp(self.now()?);
@@ -120,6 +122,11 @@ impl Zfs {
             znode.dnode().free_range(tx, size, u64::MAX - size)?;
         }
         self.set_attrs(tx, znode.dnode(), &vec![(A::Size, word(size))])
+    }
+
+    /// Starts a transaction that sets the size: a smaller file frees space.
+    pub(super) fn begin_to_resize(&self, znode: &Znode, size: u64) -> Result<Tx> {
+        if size < znode.size() { self.begin_freeing() } else { self.begin() }
     }
 
     /// Fills a fresh file, whose size is set with it.
@@ -146,7 +153,8 @@ impl Zfs {
         let end = offset.checked_add(len).filter(|end| *end <= MAX_SIZE && len > 0);
         let end = end.ok_or_else(|| Error::new(ErrorKind::TooBig, "allocating a range"))?;
         self.check_flags(&znode, false)?;
-        let tx = self.begin()?;
+        let punches = how == Allocate::PunchHole;
+        let tx = if punches { self.begin_freeing()? } else { self.begin()? };
         let now = stamp(self.now()?);
         if matches!(how, Allocate::PunchHole | Allocate::ZeroRange) {
             let stop = end.min(znode.size());

@@ -144,7 +144,7 @@ impl Zfs {
                 _ => {}
             }
             self.may_remove(&parent, &znode)?;
-            let tx = self.begin()?;
+            let tx = self.begin_freeing()?;
             self.drop_name(&tx, &parent, name)?;
             self.entries_changed(&tx, dir, -1, kind_of(&znode)?)?;
             self.drop_link(&tx, &znode)?;

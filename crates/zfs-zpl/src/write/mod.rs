@@ -13,11 +13,13 @@
 //!
 //! Rejected: a lock in each decoded file. Files come and go from the cache; a fixed array of locks needs no owner.
 
+mod access;
 mod acl;
 mod create;
 mod data;
 mod dir;
 mod fs;
+mod lists;
 mod log;
 pub(crate) mod owner;
 mod replay;
@@ -48,6 +50,10 @@ use zfs_zio::{Error, ErrorKind, Result};
 
 /// Locks that objects share; more than threads ever write at once.
 const STRIPES: usize = 1024;
+/// How many times its size a block may take, about: copies, and the padding of small blocks on raidz.
+const WORST: u64 = 3;
+/// What a change takes besides contents, about, bytes.
+const OVERHEAD: u64 = 16 << 10;
 
 /// What makes a file system writable.
 pub struct Writer {
@@ -60,6 +66,8 @@ pub struct Writer {
     renames: Mutex<()>,
     /// Files whose names and users are gone, which their transaction could not free.
     orphans: Mutex<Vec<u64>>,
+    /// Whether there are quotas of owners, as of a txg on disk.
+    quotas: Mutex<Option<(u64, bool)>>,
     /// The intent log, if changes can be made durable before their txg is.
     log: Option<Arc<Zil>>,
     /// What the next new file has to be like, while a log is replayed.
@@ -77,6 +85,7 @@ impl Writer {
             open: Mutex::default(),
             renames: Mutex::default(),
             orphans: Mutex::default(),
+            quotas: Mutex::default(),
             log: None,
             given: Mutex::default(),
         }
@@ -123,7 +132,35 @@ impl Zfs {
 
     /// Starts a transaction; waits while too much is unwritten.
     pub(crate) fn begin(&self) -> Result<Tx> {
-        self.writer()?.txgs.assign()
+        self.begin_for(0)
+    }
+
+    /// Starts a transaction that writes `bytes` of contents.
+    pub(crate) fn begin_for(&self, bytes: u64) -> Result<Tx> {
+        let need = bytes.saturating_mul(WORST).saturating_add(OVERHEAD);
+        // What the log says had space once.
+        self.objset().assign(&self.writer()?.txgs, need, self.is_replaying())
+    }
+
+    /// Fails when the owner of what is to be written has reached a quota. Whether there are any is looked up once a txg.
+    pub(crate) fn within_quotas(&self, owner: (u32, u32, u64), objects: bool) -> Result<()> {
+        let writer = self.writer()?;
+        let txg = writer.txgs.synced_txg();
+        let known = *writer.quotas.lock();
+        let any = match known {
+            Some((at, any)) if at == txg => any,
+            _ => {
+                let any = self.has_quotas()?;
+                *writer.quotas.lock() = Some((txg, any));
+                any
+            }
+        };
+        if any && !self.is_replaying() { self.check_quotas(owner.0, owner.1, owner.2, objects) } else { Ok(()) }
+    }
+
+    /// Starts a transaction that frees more than it takes: it also works where nothing fits any more.
+    pub(crate) fn begin_freeing(&self) -> Result<Tx> {
+        self.objset().assign(&self.writer()?.txgs, OVERHEAD, true)
     }
 
     /// Locks objects against each other's changes.

@@ -146,6 +146,7 @@ impl Zfs {
             gid: small(c.gid)?,
             rdev: device(c.rdev),
             target: c.target.unwrap_or_default(),
+            umask: 0,
         };
         if txtype == tx::MKXATTR {
             return self.make_attribute_dir(c.dir);

@@ -44,11 +44,18 @@ impl Zfs {
         if znode.flags() & (ZFS_IMMUTABLE | ZFS_READONLY) != 0 && !only_flags {
             return Err(Error::new(ErrorKind::Permission, "changing attributes of a protected file"));
         }
+        if set.projid.is_some() && znode.flags() & ZFS_PROJID == 0 {
+            // Its place is fixed by when the file was made.
+            return Err(Error::unsupported("giving a file a project that has no room for one"));
+        }
         if set.size.is_some() {
             znode.require_data()?;
             self.check_flags(&znode, false)?;
         }
-        let tx = self.begin()?;
+        let tx = match set.size {
+            Some(size) => self.begin_to_resize(&znode, size)?,
+            None => self.begin()?,
+        };
         let now = self.now()?;
         if let Some(size) = set.size {
             self.resize(&tx, &znode, size)?;

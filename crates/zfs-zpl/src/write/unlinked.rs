@@ -89,7 +89,7 @@ impl Zfs {
         }
         let xattrs = znode.xattr_dir();
         {
-            let tx = self.begin()?;
+            let tx = self.begin_freeing()?;
             if xattrs != 0 {
                 let dir = self.znode(xattrs)?;
                 let attrs: Attrs = vec![(A::Links, word(0))];
@@ -116,7 +116,7 @@ impl Zfs {
             if !matches!(znode.attr().kind(), Some(FileKind::Regular | FileKind::Symlink)) {
                 return Err(Error::corrupt("a directory of extended attributes holds something else"));
             }
-            let tx = self.begin()?;
+            let tx = self.begin_freeing()?;
             zap.remove(&tx, entry.name())?;
             self.free_object(&tx, object)?;
         }
