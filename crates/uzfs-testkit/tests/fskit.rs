@@ -7,7 +7,7 @@ use std::time::Duration;
 use uzfs_fskit::Module;
 use uzfs_fskit::api::*;
 use uzfs_testkit::fskit_host::memory::{self, HELLO, Memory};
-use uzfs_testkit::fskit_host::{Fskitd, HostItem, Phase, Problem, Rule, StandIn};
+use uzfs_testkit::fskit_host::{Fskitd, HostItem, Phase, Problem, Rule, StandIn, Wanted};
 
 type Item = Arc<HostItem>;
 
@@ -546,7 +546,8 @@ fn writing_is_refused_with_the_systems_own_error() {
     let f = s.drive(Fault::None, System::V26, Resource::Path(s.ticket()));
     f.bring_up().unwrap();
     for kind in [ItemType::File, ItemType::Directory] {
-        let refused = f.create(ROOT_ID, b"new", kind).unwrap_err();
+        let refused =
+            f.create((ROOT_ID, b"new"), kind, &Wanted { mode: Some(0o644), ..Wanted::default() }).unwrap_err();
         assert_eq!((refused.rule, refused.error), (None, FsError::Posix(libc::EROFS)));
     }
     assert!(f.is_readonly().unwrap());

@@ -7,9 +7,11 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use uzfs_testkit::check;
 use uzfs_testkit::corpus::{self, POOLS, Pool, Spec};
 use uzfs_testkit::manifest::{self, Content, Manifest};
@@ -27,6 +29,7 @@ fn main() {
     let mut trials: Vec<Trial> = POOLS.iter().map(|spec| Trial::test(spec.name, move || pool(spec))).collect();
     trials.push(Trial::test("trio", || pool(&TRIO)));
     trials.push(Trial::test("any_member_claims_its_pool", claim));
+    trials.push(Trial::test("what_is_written_is_what_fuse_shows", written));
     trials.push(Trial::test("a_killed_daemon_fails_everything_at_once", killed));
     trials.push(Trial::test("a_dataset_without_its_key_is_blocked", blocked));
     libtest_mimic::run(&arguments, trials).exit();
@@ -223,6 +226,101 @@ fn claim() -> Result<(), Failed> {
     let exported = session.ok("zpool", &["export", "tank"]).map(drop);
     report.step("export", exported);
     report.step("session", session.finish());
+    Ok(report.finish()?)
+}
+
+/// Changes of every kind that FSKit asks for.
+fn change(at: &Path, seed: u8) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    let data = |n: usize| (0..n).map(|i| (i / 9) as u8 ^ seed ^ (i % 251) as u8).collect::<Vec<u8>>();
+    for dir in ["one", "two", "two/deep", "empty"] {
+        fs::create_dir(at.join(dir))?;
+    }
+    for (n, len) in [0, 1, 511, 4096, 131_072, 700_001].into_iter().enumerate() {
+        fs::write(at.join(format!("one/file{n}")), data(len))?;
+        fs::write(at.join(format!("two/deep/file{n}")), data(len / 2))?;
+    }
+    let mut big = fs::File::options().read(true).write(true).open(at.join("one/file5"))?;
+    big.seek(SeekFrom::Start(200_000))?;
+    big.write_all(b"in the middle")?;
+    big.set_len(2_000_000)?;
+    big.sync_all()?;
+    fs::File::options().write(true).open(at.join("one/file4"))?.set_len(1000)?;
+    fs::rename(at.join("one/file1"), at.join("two/moved"))?;
+    fs::rename(at.join("one/file2"), at.join("one/file3"))?;
+    fs::rename(at.join("two/deep"), at.join("one/deeper"))?;
+    fs::hard_link(at.join("two/moved"), at.join("linked"))?;
+    symlink("one/deeper/file2", at.join("symbolic"))?;
+    fs::set_permissions(at.join("one"), fs::Permissions::from_mode(0o711))?;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
+    big.set_modified(time)?;
+    rustix::fs::setxattr(at.join("linked"), "user.colour", b"red", rustix::fs::XattrFlags::empty())?;
+    rustix::fs::setxattr(at.join("linked"), "user.gone", b"soon", rustix::fs::XattrFlags::empty())?;
+    rustix::fs::removexattr(at.join("linked"), "user.gone")?;
+    fs::remove_dir(at.join("empty"))?;
+    // A file without a name lives until it is closed.
+    let mut open = fs::File::open(at.join("one/deeper/file5"))?;
+    fs::remove_file(at.join("one/deeper/file5"))?;
+    let mut all = Vec::new();
+    open.read_to_end(&mut all)?;
+    if all == data(350_000) { Ok(()) } else { Err(std::io::Error::other("an open file lost its contents")) }
+}
+
+/// A pool made here, two of its file systems changed through the extension, and compared with what FUSE shows of them.
+fn written() -> Result<(), Failed> {
+    if !paths::is_root() {
+        report::line("SKIPPED fskit writing: only root may mount");
+        return Ok(());
+    }
+    let images = tempfile::tempdir()?;
+    let devices: Vec<String> =
+        (0..3).map(|n| images.path().join(format!("d{n}")).to_string_lossy().into_owned()).collect();
+    for device in &devices {
+        fs::File::create(device)?.set_len(128 << 20)?;
+    }
+    let session = Session::start()?;
+    let root = session.root().to_string_lossy().into_owned();
+    let create = ["create", "-R", &root, "mine", "raidz"].into_iter().chain(devices.iter().map(String::as_str));
+    session.ok("zpool", &create.collect::<Vec<_>>())?;
+    session.ok("zfs", &["create", "mine/a"])?;
+    // What is mounted cannot be had, and neither can what a front end has.
+    if Mount::new(&session, "mine", "refused").is_ok() {
+        return Err("a front end got a file system that is mounted".into());
+    }
+    session.ok("zfs", &["unmount", "mine"])?;
+    let mut report = Report::default();
+    let mut seen = Vec::new();
+    {
+        let mut mounts = [("mine", 1), ("mine/a", 2)].map(|(name, seed)| (Mount::new(&session, name, name), seed));
+        for (mount, seed) in &mounts {
+            change(&mount.as_ref().map_err(Clone::clone)?.point, *seed).map_err(|e| e.to_string())?;
+        }
+        for (name, args) in [("zfs", ["mount", "mine"]), ("zpool", ["export", "mine"])] {
+            if session.run(name, &args)?.code == Some(0) {
+                report.add("busy", format!("{name} took what a front end has"));
+            }
+        }
+        for (mount, _) in &mut mounts {
+            let mount = mount.as_mut().map_err(|e| e.clone())?;
+            seen.push(manifest::walk(&mount.point, Content::Hash)?);
+            report.step("end", mount.end());
+        }
+    }
+    session.ok("zfs", &["mount", "-a"])?;
+    for (name, seen) in ["mine", "mine/a"].into_iter().zip(seen) {
+        let mut expected = manifest::walk(&session.root().join(name), Content::Hash)?;
+        // The place of the file system below.
+        expected.retain(|path, _| !(name == "mine" && path == b"a"));
+        let mut seen = seen;
+        seen.retain(|path, _| !(name == "mine" && path == b"a"));
+        if expected.len() != 16 {
+            report.add(name, format!("{} files", expected.len()));
+        }
+        compare(&mut report, name, &expected, Ok(seen), false);
+    }
+    session.ok("zpool", &["export", "mine"])?;
+    report.step("session", session.finish());
+    report.step("zdb", check::zdb_clean(images.path(), "mine"));
     Ok(report.finish()?)
 }
 

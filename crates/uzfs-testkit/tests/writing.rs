@@ -7,8 +7,8 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use uzfs_testkit::report;
 use uzfs_testkit::session::Session;
+use uzfs_testkit::{check, report};
 
 /// Bytes of each image file; sparse.
 const IMAGE: u64 = 128 << 20;
@@ -32,20 +32,8 @@ fn images(dir: &Path, count: usize) -> Vec<String> {
     (0..count).map(make).collect()
 }
 
-/// What OpenZFS says of a pool that is exported (or was left by a killed daemon).
 fn zdb(dir: &Path, pool: &str) {
-    let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(dir).args([pool, "-bbcc"]).output() else {
-        report::line(&format!("SKIPPED zdb of {pool}: it is not installed"));
-        return;
-    };
-    let text = String::from_utf8_lossy(&out.stdout);
-    let clean = text.contains("No leaks (block sum matches space maps exactly)") && !text.contains("checksum error");
-    assert!(
-        out.status.success() && clean,
-        "{pool}: {:?}\n{text}\n{}",
-        out.status,
-        String::from_utf8_lossy(&out.stderr)
-    );
+    check::zdb_clean(dir, pool).unwrap();
 }
 
 /// Contents that do not compress to nothing and differ from file to file.

@@ -16,10 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The error of `unexpected container state`.
 const UNEXPECTED: FsError = FsError::Posix(libc::EAGAIN);
 const UNUSABLE: FsError = FsError::FsKit(FsKitCode::ResourceUnusable);
-const FAULT: FsError = FsError::Posix(libc::EFAULT);
+pub(super) const FAULT: FsError = FsError::Posix(libc::EFAULT);
 
-type Volume = Arc<dyn VolumeOperations<StandIn>>;
-type Step<T> = Result<T, Problem>;
+pub(super) type Volume = Arc<dyn VolumeOperations<StandIn>>;
+pub(super) type Step<T> = Result<T, Problem>;
 
 /// Where a mount stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +94,7 @@ pub struct Fskitd<M> {
     calls: AtomicUsize,
 }
 
-fn module_error(what: &str, error: FsError) -> Problem {
+pub(super) fn module_error(what: &str, error: FsError) -> Problem {
     Problem { rule: None, error, text: what.to_owned() }
 }
 
@@ -348,7 +348,7 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
         self.unload()
     }
 
-    fn complete(&self, a: &ItemAttributes) -> Step<()> {
+    pub(super) fn complete(&self, a: &ItemAttributes) -> Step<()> {
         let missing = a.missing();
         if !missing.is_empty() {
             let text = format!("not answered: {}", missing.join(", "));
@@ -361,7 +361,7 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
     }
 
     /// The volume and an item by its number, while mounted.
-    fn item(&self, id: u64) -> Step<(Volume, Arc<HostItem>)> {
+    pub(super) fn item(&self, id: u64) -> Step<(Volume, Arc<HostItem>)> {
         self.expect(&[Phase::Mounted], "an operation")?;
         self.calls.fetch_add(1, Ordering::Relaxed);
         let gone = || module_error("finding an item", FsError::Posix(libc::ESTALE));
@@ -380,7 +380,7 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
     }
 
     /// Notes an item that the module gave.
-    fn learn(&self, volume: &Volume, item: Arc<HostItem>) -> Step<ItemAttributes> {
+    pub(super) fn learn(&self, volume: &Volume, item: Arc<HostItem>) -> Step<ItemAttributes> {
         let a = volume.get_attributes(&item).map_err(|e| module_error("getAttributes", e))?;
         self.complete(&a)?;
         let id = a.file_id.unwrap_or(0);
@@ -504,18 +504,6 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
     /// Whether nothing can be changed.
     pub fn is_readonly(&self) -> Step<bool> {
         Ok(self.volume()?.is_readonly())
-    }
-
-    /// Makes a file or directory.
-    pub fn create(&self, dir: u64, name: &[u8], kind: ItemType) -> Step<ItemAttributes> {
-        let (volume, parent) = self.item(dir)?;
-        let mut attrs = SetAttributes::default();
-        attrs.wanted.mode = Some(0o644);
-        let made = volume.create(name, kind, &parent, &mut attrs).map_err(|e| module_error("createItem", e))?;
-        if !matches!(kind, ItemType::File | ItemType::Directory) {
-            return Err(Problem::new(Rule::Creatable, FAULT, format!("a {kind:?} was made")));
-        }
-        self.learn(&volume, made.0)
     }
 
     /// Holds a directory and what is in it to the rules, as the kernel would only over time.

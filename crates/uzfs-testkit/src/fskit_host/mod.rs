@@ -8,10 +8,12 @@
 //! The rules come from Apple's documentation and from what other modules ran into; where it is not known which code
 //! FSKit shows, the nearest one is used. Nothing here was compared with a Mac.
 
+mod change;
 mod driver;
 pub mod memory;
 pub mod mount;
 
+pub use change::{Place, Wanted};
 pub use driver::{Audit, Fskitd, Phase};
 
 use std::path::PathBuf;

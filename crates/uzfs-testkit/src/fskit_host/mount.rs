@@ -4,11 +4,12 @@
 //! so the root shows number 2. FSKit has no device numbers, so device nodes show 0. What can be written is refused by
 //! the mount itself when the volume is read-only.
 
-use super::{Fskitd, Problem, StandIn};
+use super::{Fskitd, Problem, StandIn, Wanted};
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request, SessionACL,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL, TimeOrNow,
+    WriteFlags,
 };
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,7 +18,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use uzfs_fskit::api::{FsError, ItemAttributes, ItemType, ROOT_ID, SeekRegion, TimeSpec, UnaryFileSystem};
+use uzfs_fskit::api::{
+    FsError, ItemAttributes, ItemType, ROOT_ID, SeekRegion, SetXattrPolicy, TimeSpec, UnaryFileSystem,
+};
 
 /// How long the kernel may believe what it was told: FSKit's kernel believes it until the vnode goes.
 const TTL: Duration = Duration::from_secs(60);
@@ -84,6 +87,22 @@ fn time(t: Option<TimeSpec>) -> SystemTime {
     base.and_then(|b| b.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
 }
 
+fn spec(t: TimeOrNow) -> TimeSpec {
+    let t = match t {
+        TimeOrNow::SpecificTime(t) => t,
+        TimeOrNow::Now => SystemTime::now(),
+    };
+    let (sign, d) = t.duration_since(UNIX_EPOCH).map_or_else(|e| (-1, e.duration()), |d| (1, d));
+    let (sec, nsec) = (sign * i64::try_from(d.as_secs()).unwrap_or(i64::MAX), i64::from(d.subsec_nanos()));
+    // Nanoseconds count forwards also before 1970.
+    if sign < 0 && nsec > 0 { TimeSpec { sec: sec - 1, nsec: 1_000_000_000 - nsec } } else { TimeSpec { sec, nsec } }
+}
+
+/// Owner and permissions of what a caller makes.
+fn made_by(who: &Request, mode: u32) -> Wanted {
+    Wanted { mode: Some(mode & 0o7777), uid: Some(who.uid()), gid: Some(who.gid()), ..Wanted::default() }
+}
+
 fn file_type(kind: ItemType) -> FileType {
     match kind {
         ItemType::Directory => FileType::Directory,
@@ -133,6 +152,20 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Front<M> {
         }
         Errno::from_i32(number)
     }
+
+    fn entry(&self, found: Result<ItemAttributes, Problem>, reply: ReplyEntry) {
+        match found {
+            Ok(a) => reply.entry(&TTL, &attr(&a), Generation(0)),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn done(&self, result: Result<(), Problem>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
 }
 
 fn sized(value: Vec<u8>, room: u32, reply: ReplyXattr) {
@@ -145,10 +178,7 @@ fn sized(value: Vec<u8>, room: u32, reply: ReplyXattr) {
 
 impl<M: UnaryFileSystem<StandIn> + 'static> Filesystem for Front<M> {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fskitd.lookup(id(parent), name.as_bytes()) {
-            Ok(a) => reply.entry(&TTL, &attr(&a), Generation(0)),
-            Err(p) => reply.error(self.error(p)),
-        }
+        self.entry(self.fskitd.lookup(id(parent), name.as_bytes()), reply);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
@@ -246,5 +276,124 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Filesystem for Front<M> {
             Ok(at) => reply.offset(at),
             Err(p) => reply.error(self.error(p)),
         }
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (access_time, modify_time) = (atime.map(spec), mtime.map(spec));
+        let wanted = Wanted { mode: mode.map(|m| m & 0o7777), uid, gid, size, access_time, modify_time };
+        match self.fskitd.set_attributes(id(ino), &wanted) {
+            Ok(a) => reply.attr(&TTL, &attr(&a)),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn create(&self, who: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: i32, reply: ReplyCreate) {
+        match self.fskitd.create((id(parent), name.as_bytes()), ItemType::File, &made_by(who, mode)) {
+            Ok(a) => reply.created(&TTL, &attr(&a), Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn mkdir(&self, who: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
+        let at = (id(parent), name.as_bytes());
+        self.entry(self.fskitd.create(at, ItemType::Directory, &made_by(who, mode)), reply);
+    }
+
+    fn mknod(&self, who: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            // FSKit makes no pipes, sockets and devices.
+            return reply.error(Errno::ENOTSUP);
+        }
+        self.entry(self.fskitd.create((id(parent), name.as_bytes()), ItemType::File, &made_by(who, mode)), reply);
+    }
+
+    fn symlink(&self, who: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let at = (id(parent), name.as_bytes());
+        self.entry(self.fskitd.symlink(at, target.as_os_str().as_bytes(), &made_by(who, 0o777)), reply);
+    }
+
+    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(self.fskitd.link(id(ino), (id(parent), name.as_bytes())), reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(self.fskitd.remove((id(parent), name.as_bytes()), false), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(self.fskitd.remove((id(parent), name.as_bytes()), true), reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        self.done(self.fskitd.rename((id(parent), name.as_bytes()), (id(to), new.as_bytes())), reply);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.fskitd.write(id(ino), i64::try_from(offset).unwrap_or(i64::MAX), data) {
+            Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+            Err(p) => reply.error(self.error(p)),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        // FSKit has no other call for this.
+        self.done(self.fskitd.synchronize(), reply);
+    }
+
+    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+        let policy = match flags {
+            libc::XATTR_CREATE => SetXattrPolicy::MustCreate,
+            libc::XATTR_REPLACE => SetXattrPolicy::MustReplace,
+            _ => SetXattrPolicy::Always,
+        };
+        self.done(self.fskitd.set_xattr(id(ino), name.as_bytes(), Some(value), policy), reply);
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(self.fskitd.set_xattr(id(ino), name.as_bytes(), None, SetXattrPolicy::Delete), reply);
     }
 }

@@ -46,7 +46,7 @@ impl Now for Arc<Dataset> {
     }
 }
 
-fn number(dataset: &Dataset, name: &str, default: u64) -> Result<u64, Failure> {
+pub(super) fn number(dataset: &Dataset, name: &str, default: u64) -> Result<u64, Failure> {
     let found = dataset.prop(name, true).map_err(|e| failure::engine(&e))?;
     Ok(found.and_then(|(v, _)| v.number()).unwrap_or(default))
 }
@@ -209,7 +209,8 @@ impl Engine {
             overlay: item.overlay,
             create: args.create,
         };
-        self.mounts.add(request, || self.vfs(&imported, &dataset, xattr, writable))
+        let add = || self.mounts.add(request, || self.vfs(&imported, &dataset, xattr, writable));
+        if writable { self.unless_served(&item.dataset, add) } else { add() }
     }
 
     pub(super) fn mount_all(self: &Arc<Self>, args: &MountArgs) -> ItemResults {

@@ -4,8 +4,13 @@
 //! when its token is first shown, so a dataset whose key is not loaded can be published and is refused with
 //! `KeyNeeded` until then. Withdrawing forgets the token, removes the ticket and ends the connections.
 //!
-//! Locks: `table` and `servers` are leaves; a dataset is opened without them.
+//! A dataset that can be changed is served by one at a time: a second view of it would go stale, and two that change it
+//! would destroy it. So it is refused to a front end while it is mounted or another front end has it, and to a mount
+//! while a front end has it. `opening` makes each of these checks one with what follows it.
+//!
+//! Lock order: `opening`, then `table` or `servers`, which are leaves; a dataset is opened without those.
 
+use super::files::number;
 use super::{Engine, failure};
 use crate::fsserver::VfsService;
 use parking_lot::Mutex;
@@ -49,6 +54,7 @@ pub struct Published {
     servers: Mutex<Vec<Server>>,
     dir: Mutex<Option<PathBuf>>,
     secret: Mutex<Option<Token>>,
+    opening: Mutex<()>,
 }
 
 /// Lets in whoever has a token.
@@ -165,11 +171,6 @@ impl Engine {
         if is_volume || kind == zfs_spa::DatasetKind::Volume {
             return Err(fail(FailureCode::WrongKind, "operation not applicable to datasets of this type".into()));
         }
-        if imported.spa.is_some() && !dataset.is_snapshot() {
-            // A second view of a file system that changes would go stale, and two that change it would destroy it.
-            let text = "front ends are served from pools that are imported read-only, and from snapshots";
-            return Err(fail(FailureCode::NotSupported, text.into()));
-        }
         let dir = self.published.dir.lock().clone();
         let dir = dir.ok_or_else(|| fail(FailureCode::NotSupported, "front ends are not served".into()))?;
         let info = VolumeInfo {
@@ -196,6 +197,7 @@ impl Engine {
     }
 
     fn open_published(self: &Arc<Self>, token: &Token) -> Result<Arc<VfsService>, Code> {
+        let _one = self.published.opening.lock();
         let (name, info) = {
             let table = self.published.table.lock();
             let entry = table.iter().find(|(t, _)| same(t, token)).map(|(_, e)| e).ok_or(Code::Access)?;
@@ -205,11 +207,50 @@ impl Engine {
             (entry.dataset.clone(), entry.info.clone())
         };
         let (imported, dataset) = self.dataset(&name).map_err(|f| wire_code(&f))?;
-        let vfs = self.vfs(&imported, &dataset, 2, false).map_err(|f| wire_code(&f))?;
+        let writable = imported.spa.is_some() && !dataset.is_snapshot();
+        if writable {
+            if self.mounts.of(&name).is_some() {
+                return Err(Code::Busy);
+            }
+            self.let_go_of(&name)?;
+        }
+        let may = |f: Failure| wire_code(&f);
+        let (xattr, readonly) =
+            (number(&dataset, "xattr", 2).map_err(may)?, number(&dataset, "readonly", 0).map_err(may)?);
+        let vfs = self.vfs(&imported, &dataset, xattr, writable && readonly == 0).map_err(may)?;
         let service = Arc::new(VfsService::new(vfs, info));
         let mut table = self.published.table.lock();
         let entry = table.get_mut(token).ok_or(Code::Access)?;
         Ok(entry.open.get_or_insert(service).clone())
+    }
+
+    /// Closes what a front end had open of a dataset. Fails with `Busy` while one has it mounted.
+    fn let_go_of(&self, name: &str) -> Result<(), Code> {
+        let servers = self.published.servers.lock();
+        let mut table = self.published.table.lock();
+        let mut closed = false;
+        for (token, entry) in table.iter_mut().filter(|(_, e)| e.dataset == name) {
+            let Some(open) = &entry.open else { continue };
+            let connected = servers.iter().any(|s| s.connections(token) > 0);
+            if connected && open.is_mounted() {
+                return Err(Code::Busy);
+            }
+            open.forget_mount();
+            servers.iter().for_each(|s| s.disconnect(token));
+            (entry.open, closed) = (None, true);
+        }
+        drop((table, servers));
+        if closed {
+            self.close_log(name);
+        }
+        Ok(())
+    }
+
+    /// Calls `mount` when no front end has the dataset; nobody gets it meanwhile.
+    pub(super) fn unless_served(&self, name: &str, mount: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let _one = self.published.opening.lock();
+        self.let_go_of(name).map_err(|_| Failure::new(FailureCode::Busy, "mounted by a front end").about(name))?;
+        mount()
     }
 
     /// Opens the pool with this guid, if it is not open, and publishes its root dataset.
@@ -264,13 +305,21 @@ impl Engine {
                 return Err(Failure::new(FailureCode::Busy, "mounted by a front end").about(entry.dataset.clone()));
             }
         }
+        let mut closed = Vec::new();
         for token in chosen {
-            if let Some(entry) = table.remove(&token) {
+            let mut gone = table.remove(&token);
+            if let Some(entry) = &mut gone {
                 // It may have been removed by hand.
-                let _ = fs::remove_file(entry.ticket);
+                let _ = fs::remove_file(&entry.ticket);
+                entry.open.iter().for_each(|open| open.forget_mount());
             }
             servers.iter().for_each(|s| s.disconnect(&token));
+            if let Some(entry) = gone.filter(|e| e.open.is_some()) {
+                closed.push(entry.dataset);
+            }
         }
+        drop((table, servers));
+        closed.iter().for_each(|dataset| self.close_log(dataset));
         Ok(())
     }
 }
