@@ -23,12 +23,19 @@ const DAEMON: Duration = Duration::from_secs(20);
 /// A running daemon and its surroundings.
 pub struct Session {
     home: PathBuf,
+    /// More arguments of the daemon.
+    more: Vec<String>,
     daemon: Option<Child>,
 }
 
 impl Session {
     /// Starts a daemon.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a daemon with more arguments.
+    pub fn start_with(more: &[&str]) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for name in ["uzfsd", "zpool", "zfs"] {
             if !paths::program(name).is_file() {
@@ -42,7 +49,8 @@ impl Session {
         for dir in ["run", "root", "snap"] {
             fs::create_dir_all(home.join(dir)).map_err(|e| format!("{}: {e}", home.display()))?;
         }
-        let mut session = Self { home, daemon: None };
+        let more = more.iter().map(|a| (*a).to_owned()).collect();
+        let mut session = Self { home, more, daemon: None };
         session.spawn_daemon()?;
         Ok(session)
     }
@@ -75,7 +83,13 @@ impl Session {
     fn spawn_daemon(&mut self) -> Result<(), String> {
         let log = File::create(self.home.join("uzfsd.log")).map_err(|e| format!("uzfsd.log: {e}"))?;
         let mut command = self.command("uzfsd");
-        command.arg("--socket").arg(self.socket()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .args(&self.more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.daemon = Some(command.spawn().map_err(|e| format!("cannot run uzfsd: {e}"))?);
         let deadline = Instant::now() + DAEMON;
         while UnixStream::connect(self.socket()).is_err() {

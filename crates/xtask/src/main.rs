@@ -25,7 +25,9 @@ const USAGE: &str = "usage: cargo xtask CHORE
   kill [ARGUMENTS]             kill -9 of the daemon under load: every acknowledged fsync must be found
   posix [--ops N] [pjdfstest] [fsx]
                                other people's tests of POSIX file systems, on a mount; needs root
+  vm [ARGUMENTS]               pools judged by the OpenZFS kernel module in a virtual machine, in both directions
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb
+  bench write [ARGUMENTS]      measure writing against zfs-fuse, ext4 and btrfs on image files in the same folder
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
             "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
             "posix" => posix(&root, rest),
+            "vm" => judged(&root, "uzfs-vm", rest),
             "swarm" => swarm(&root, rest),
             "kill" => judged(&root, "uzfs-kill", rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),

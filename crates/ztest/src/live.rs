@@ -11,7 +11,7 @@ use zfs_dmu::txg::Txgs;
 use zfs_phys::enums::ObjsetType;
 use zfs_spa::dslw::NewObjset;
 use zfs_spa::{Error, Spa};
-use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
+use zfs_zpl::write::{NewFilesystem, Writer, create_fs, open_log};
 use zfs_zpl::{Allocate, CaseMode, MountOptions, NewFile, NodeId, RenameFlags, SetAttr, Vfs, XattrMode, Zfs};
 
 /// The extended attribute that operations set.
@@ -66,15 +66,19 @@ impl Live {
     fn mount(&mut self, machine: &Machine, name: &str) -> zfs_spa::Result<()> {
         let state = self.spa.dsl().find(name)?.ok_or_else(gone)?;
         let objset = self.spa.dsl().open_objset(&state)?;
-        let writer = Writer::new(self.spa.txgs().clone(), machine.sim.clock());
+        let log = open_log(&objset, self.spa.txgs())?;
+        let writer = Writer::new(self.spa.txgs().clone(), machine.sim.clock()).with_log(log);
         let zfs = Zfs::mount_writable(objset, MountOptions::default(), writer)?;
         zfs.drain_unlinked()?;
         self.mounts.insert(name.to_owned(), Arc::new(Vfs::new(zfs, None)));
         Ok(())
     }
 
-    fn unmount(&mut self, name: &str) {
+    /// Unmounts what is going to be destroyed or rolled back.
+    fn unmount(&mut self, name: &str) -> zfs_spa::Result<()> {
         self.mounts.remove(name);
+        let state = self.spa.dsl().find(name)?.ok_or_else(gone)?;
+        self.spa.dsl().abandon_log(&state)
     }
 
     /// Does one operation, and tells the model of it.
@@ -137,7 +141,7 @@ impl Live {
                 self.mount(machine, name)
             }
             Op::Rollback { fs } => {
-                self.unmount(fs);
+                self.unmount(fs)?;
                 self.spa.txgs().wait_synced(0)?;
                 let path = fs.clone();
                 self.spa.sync_task("rollback", move |ctx| {
@@ -147,7 +151,7 @@ impl Live {
                 self.mount(machine, fs)
             }
             Op::DestroyFs { name } => {
-                self.unmount(name);
+                self.unmount(name)?;
                 self.spa.txgs().wait_synced(0)?;
                 let path = name.clone();
                 self.spa.sync_task("destroy", move |ctx| {
@@ -254,13 +258,14 @@ impl Live {
         self.wait_gone()
     }
 
+    /// The sync thread uses the pool only while it holds it; when nobody does, nothing can reach the disks any more.
     fn wait_gone(self) -> Outcome<()> {
-        let (txgs, spa) = (self.spa.txgs().clone(), Arc::downgrade(&self.spa));
+        let spa = Arc::downgrade(&self.spa);
         drop(self);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while spa.strong_count() > 0 || Arc::strong_count(&txgs) > 1 {
+        while spa.strong_count() > 0 {
             if Instant::now() > deadline {
-                return Err(format!("the pool is still held: {} {}", spa.strong_count(), Arc::strong_count(&txgs)));
+                return Err(format!("the pool is still held by {}", spa.strong_count()));
             }
             std::thread::sleep(Duration::from_micros(200));
         }

@@ -23,7 +23,7 @@ use zfs_phys::BlkPtr;
 use zfs_spa::check::{CheckOptions, Verify};
 use zfs_zio::Zbookmark;
 
-/// Rounds with this remainder of 32 enumerate all crashes of a small run instead.
+/// Rounds with this remainder of 32 enumerate crashes of a small run instead.
 const ENUMERATES: u64 = 7;
 
 /// How to swarm.
@@ -57,7 +57,7 @@ pub fn round(seed: u64, options: &Options) -> Outcome<Done> {
     let layout = options.layout.unwrap_or(Layout::ALL[(seed % Layout::ALL.len() as u64) as usize]);
     if seed % 32 == ENUMERATES {
         let mix = Mix { datasets: 25, fsyncs: 10, syncs: 10, longest: 9000, names: 8 };
-        let plan = Plan { layout, seed, ops: 12, mix, boundaries: 0, survivors: 2 };
+        let plan = Plan { layout, seed, ops: 12, mix, boundaries: 250, survivors: 2 };
         let done = crash::enumerate(&plan)?;
         return Ok(Done { ops: 12, crashes: done.crashes, faults: 0 });
     }

@@ -14,6 +14,7 @@ mod setup;
 mod table;
 mod verify;
 mod work;
+mod write;
 
 use peers::{Kind, Peer};
 use setup::Setup;
@@ -70,6 +71,12 @@ impl Wanted {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "write") {
+        return ended(match work::heed_interrupts() {
+            Ok(()) => write::run(&args[1..]),
+            Err(why) => Some(Err(why)),
+        });
+    }
     let Some(wanted) = Wanted::parse(&args) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
@@ -78,12 +85,18 @@ fn main() -> ExitCode {
         eprintln!("root is needed to mount and to drop caches");
         return ExitCode::FAILURE;
     }
-    match work::heed_interrupts().and_then(|()| run(&wanted)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+    ended(Some(work::heed_interrupts().and_then(|()| run(&wanted))))
+}
+
+/// Tells how it ended; nothing stands for arguments that make no sense.
+fn ended(result: Option<Result<(), String>>) -> ExitCode {
+    match result {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(why)) => {
             eprintln!("uzfs-bench: {why}");
             ExitCode::FAILURE
         }
+        None => ExitCode::from(2),
     }
 }
 

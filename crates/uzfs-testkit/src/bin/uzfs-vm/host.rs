@@ -1,0 +1,305 @@
+//! The half that runs here: making, filling, comparing, with uzfs's own programs and OpenZFS's `zdb`.
+
+use crate::populate;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use uzfs_testkit::manifest::{self, Content, Manifest};
+use uzfs_testkit::session::Session;
+
+/// Bytes of an image.
+const IMAGE: u64 = 256 << 20;
+/// Properties whose values both must tell alike.
+pub const FIGURES: &str = "used,referenced,usedbydataset,usedbysnapshots,usedbychildren,usedbyrefreservation,written,\
+                           logicalused,logicalreferenced,compressratio,refcompressratio";
+
+/// Which vdevs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Single,
+    Stripe,
+    Mirror,
+    Raidz1,
+    Raidz2,
+    Raidz3,
+    Classes,
+    Draid,
+}
+
+impl Layout {
+    pub const ALL: [Self; 8] = [
+        Self::Single,
+        Self::Stripe,
+        Self::Mirror,
+        Self::Raidz1,
+        Self::Raidz2,
+        Self::Raidz3,
+        Self::Classes,
+        Self::Draid,
+    ];
+
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|l| l.name() == name)
+    }
+
+    /// Words of `zpool create`; `D` stands for an image.
+    fn pattern(self) -> &'static str {
+        match self {
+            Self::Single => "D",
+            Self::Stripe => "D D D",
+            Self::Mirror => "mirror D D",
+            Self::Raidz1 => "raidz1 D D D",
+            Self::Raidz2 => "raidz2 D D D D D",
+            Self::Raidz3 => "raidz3 D D D D D D D",
+            Self::Classes => "raidz1 D D D special mirror D D log mirror D D",
+            Self::Draid => "draid1:2d:5c:1s D D D D D",
+        }
+    }
+
+    pub fn disks(self) -> usize {
+        self.pattern().split(' ').filter(|w| *w == "D").count()
+    }
+
+    pub fn words(self, images: &[String]) -> Vec<String> {
+        let mut images = images.iter();
+        let word = |w: &str| if w == "D" { images.next().cloned().unwrap_or_default() } else { w.to_owned() };
+        self.pattern().split(' ').map(word).collect()
+    }
+}
+
+fn images(dir: &Path, count: usize) -> Result<Vec<String>, String> {
+    fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+    let make = |n| {
+        let path = dir.join(format!("d{n}"));
+        File::create(&path).and_then(|f| f.set_len(IMAGE)).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    (0..count).map(make).collect()
+}
+
+/// What OpenZFS's `zdb` says of an exported pool.
+fn zdb(dir: &Path, pool: &str) -> Result<(), String> {
+    let out = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(dir).args([pool, "-bbcc"]).output();
+    let out = out.map_err(|e| format!("zdb: {e}"))?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    if out.status.success() && text.contains("No leaks (block sum matches space maps exactly)") {
+        return Ok(());
+    }
+    Err(format!("zdb of {pool}: {}\n{text}\n{}", out.status, String::from_utf8_lossy(&out.stderr)))
+}
+
+fn list(session: &Session, pool: &str, kind: &str) -> Result<Vec<String>, String> {
+    let out = session.ok("zfs", &["list", "-H", "-o", "name", "-t", kind, "-r", pool])?;
+    Ok(out.stdout.lines().map(str::to_owned).collect())
+}
+
+/// What is seen of every file system and snapshot of a pool.
+fn manifests(session: &Session, pool: &str) -> Result<BTreeMap<String, Manifest>, String> {
+    let mut out = BTreeMap::new();
+    for fs in list(session, pool, "filesystem")? {
+        out.insert(fs.clone(), manifest::walk(&session.root().join(&fs), Content::Hash)?);
+    }
+    for snap in list(session, pool, "snapshot")? {
+        let (fs, short) = snap.split_once('@').ok_or_else(|| format!("{snap} is no snapshot"))?;
+        let at = session.root().join(fs).join(".zfs/snapshot").join(short);
+        out.insert(snap.clone(), manifest::walk(&at, Content::Hash)?);
+    }
+    Ok(out)
+}
+
+fn file_of(dir: &Path, prefix: &str, dataset: &str) -> PathBuf {
+    dir.join(format!("{prefix}.{}", dataset.replace('/', "%")))
+}
+
+fn store(dir: &Path, prefix: &str, all: &BTreeMap<String, Manifest>) -> Result<(), String> {
+    for (dataset, manifest) in all {
+        let text: String = manifest.values().map(|e| format!("{}\n", serde_json::Value::Object(e.clone()))).collect();
+        fs::write(file_of(dir, prefix, dataset), text).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn load(dir: &Path, prefix: &str) -> Result<BTreeMap<String, Manifest>, String> {
+    let mut out = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(|e| e.to_string())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(dataset) = name.strip_prefix(prefix).and_then(|r| r.strip_prefix('.')) {
+            let text = fs::read_to_string(entry.path()).map_err(|e| e.to_string())?;
+            out.insert(dataset.replace('%', "/"), manifest::parse(&text)?);
+        }
+    }
+    Ok(out)
+}
+
+/// Compares what two saw; the first is the judge.
+fn same(what: &str, want: &BTreeMap<String, Manifest>, have: &BTreeMap<String, Manifest>) -> Result<(), String> {
+    if !want.keys().eq(have.keys()) {
+        return Err(format!("{what}: datasets {:?} instead of {:?}", have.keys(), want.keys()));
+    }
+    let mut wrong = Vec::new();
+    for (dataset, manifest) in want {
+        let lines = manifest::differences(manifest, &have[dataset], &["error"]);
+        wrong.extend(lines.into_iter().map(|l| format!("{dataset}: {l}")));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let first: Vec<&String> = wrong.iter().take(10).collect();
+    Err(format!("{what}: {} differences: {first:#?}", wrong.len()))
+}
+
+fn import(session: &Session, dir: &Path, pool: &str) -> Result<(), String> {
+    let (dir, root) = (dir.to_string_lossy(), session.root().to_string_lossy().into_owned());
+    session.ok("zpool", &["import", "-f", "-d", &dir, "-R", &root, "-o", "readonly=off", pool]).map(drop)
+}
+
+/// Makes, fills and exports a pool; false when uzfs cannot make such a one.
+pub fn make(dir: &Path, layout: Layout) -> Result<bool, String> {
+    let (dir, pool) = (dir.join(layout.name()), format!("p{}", layout.name()));
+    let images = images(&dir, layout.disks())?;
+    let session = Session::start()?;
+    let root = session.root().to_string_lossy().into_owned();
+    let mut args: Vec<String> = ["create", "-f", "-R", &root, &pool].map(str::to_owned).to_vec();
+    args.extend(layout.words(&images));
+    let made = session.run("zpool", &args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    if made.code != Some(0) {
+        if made.stderr.contains("not supported") {
+            println!("SKIPPED {}: {}", layout.name(), made.stderr.trim());
+            return Ok(false);
+        }
+        return Err(made.to_string());
+    }
+    let zfs = |args: &[&str]| session.ok("zfs", args).map(drop);
+    let at = |name: &str| session.root().join(&pool).join(name);
+    let fill = |name: &str, seed: u64, acls: bool| {
+        populate::fill(&at(name), seed, acls).map_err(|e| format!("filling {pool}/{name}: {e}"))
+    };
+    zfs(&["create", "-o", "compression=zstd", &format!("{pool}/data")])?;
+    zfs(&["create", "-o", "recordsize=1M", "-o", "checksum=sha256", &format!("{pool}/big")])?;
+    zfs(&["create", "-o", "acltype=posixacl", "-o", "copies=2", "-o", "compression=off", &format!("{pool}/acl")])?;
+    fill("data", 1, false)?;
+    fill("big", 2, false)?;
+    fill("acl", 3, true)?;
+    zfs(&["snapshot", &format!("{pool}/data@one"), &format!("{pool}/big@one")])?;
+    populate::change(&at("data"), 9).map_err(|e| format!("changing {pool}/data: {e}"))?;
+    zfs(&["snapshot", &format!("{pool}/data@two")])?;
+    zfs(&["clone", &format!("{pool}/data@one"), &format!("{pool}/copy")])?;
+    populate::change(&at("copy"), 10).map_err(|e| format!("changing {pool}/copy: {e}"))?;
+    zfs(&["create", &format!("{pool}/gone")])?;
+    fill("gone", 4, false)?;
+    zfs(&["destroy", &format!("{pool}/gone")])?;
+    populate::change(&at("big"), 11).map_err(|e| format!("changing {pool}/big: {e}"))?;
+    zfs(&["rollback", &format!("{pool}/big@one")])?;
+    zfs(&["rename", &format!("{pool}/acl"), &format!("{pool}/lists")])?;
+    session.ok("zfs", &["mount", "-a"])?;
+    // It fails in the end, at the mount point itself.
+    let _ = fs::remove_dir_all(at("data"));
+    fill("data", 12, false)?;
+    session.ok("zpool", &["sync"])?;
+    store(&dir, "ours", &manifests(&session, &pool)?)?;
+    let got = session.ok("zfs", &figures_of(&pool))?;
+    session.ok("zpool", &["export", &pool])?;
+    fs::write(dir.join("get.ours"), got.stdout).map_err(|e| e.to_string())?;
+    session.finish()?;
+    zdb(&dir, &pool)?;
+    Ok(true)
+}
+
+fn figures_of(pool: &str) -> [&str; 9] {
+    ["get", "-Hp", "-r", "-t", "filesystem,snapshot,volume", "-o", "name,property,value", FIGURES, pool]
+}
+
+/// Compares the space figures; those of the pool's own file system hold the meta object set, which an export changes.
+fn same_figures(dir: &Path, pool: &str) -> Result<(), String> {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).map_err(|e| format!("{name}: {e}"));
+    let (ours, kernel) = (read("get.ours")?, read("get.kernel")?);
+    let lines = |text: &str| -> Vec<String> {
+        let of_root = format!("{pool}\t");
+        let mut all: Vec<String> = text.lines().filter(|l| !l.starts_with(&of_root)).map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    let (ours, kernel) = (lines(&ours), lines(&kernel));
+    let wrong: Vec<_> = kernel.iter().filter(|l| !ours.contains(l)).collect();
+    if wrong.is_empty() && ours.len() == kernel.len() && !ours.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<_> = ours.iter().filter(|l| !kernel.contains(l)).collect();
+    Err(format!("{pool}: the kernel says {wrong:#?}, uzfs {missing:#?} ({} and {} lines)", kernel.len(), ours.len()))
+}
+
+/// After the kernel judged and changed our pool.
+pub fn compare(dir: &Path, layout: Layout) -> Result<(), String> {
+    let (dir, pool) = (dir.join(layout.name()), format!("p{}", layout.name()));
+    let name = layout.name();
+    same(&format!("{name}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel")?)?;
+    same_figures(&dir, &pool)?;
+    zdb(&dir, &pool)?;
+    let session = Session::start()?;
+    import(&session, &dir, &pool)?;
+    let seen = manifests(&session, &pool)?;
+    same(&format!("{name}, after the kernel changed it"), &load(&dir, "kernel2")?, &seen)?;
+    session.ok("zpool", &["export", &pool])?;
+    session.finish()?;
+    zdb(&dir, &pool)
+}
+
+/// Compares a pool of the kernel, and changes it.
+pub fn change_foreign(dir: &Path, layout: Layout) -> Result<(), String> {
+    let (dir, pool) = (dir.join(format!("k{}", layout.name())), format!("k{}", layout.name()));
+    let session = Session::start()?;
+    import(&session, &dir, &pool)?;
+    same(&format!("{pool}, as uzfs sees it"), &load(&dir, "kernel")?, &manifests(&session, &pool)?)?;
+    let at = session.root().join(&pool);
+    let zfs = |args: &[&str]| session.ok("zfs", args).map(drop);
+    populate::change(&at.join("data"), 21).map_err(|e| format!("changing {pool}: {e}"))?;
+    zfs(&["snapshot", &format!("{pool}/data@uzfs")])?;
+    zfs(&["create", &format!("{pool}/uzfs")])?;
+    populate::fill(&at.join("uzfs"), 22, false).map_err(|e| format!("filling {pool}: {e}"))?;
+    zfs(&["destroy", &format!("{pool}/big@two")])?;
+    session.ok("zpool", &["sync"])?;
+    store(&dir, "ours", &manifests(&session, &pool)?)?;
+    session.ok("zpool", &["export", &pool])?;
+    session.finish()?;
+    zdb(&dir, &pool)
+}
+
+/// After the kernel judged its own pool again.
+pub fn compare_again(dir: &Path, layout: Layout) -> Result<(), String> {
+    let dir = dir.join(format!("k{}", layout.name()));
+    let name = layout.name();
+    same(&format!("k{name}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel2")?)
+}
+
+/// OpenZFS's stress test on a pool of uzfs; what it leaves is imported and checked.
+pub fn ztest(dir: &Path, seconds: u64) -> Result<(), String> {
+    let (dir, pool) = (dir.join("ztest"), "pztest");
+    let images = images(&dir, 2)?;
+    let session = Session::start()?;
+    let root = session.root().to_string_lossy().into_owned();
+    session.ok("zpool", &["create", "-f", "-R", &root, pool, "mirror", &images[0], &images[1]])?;
+    session.ok("zpool", &["export", pool])?;
+    session.finish()?;
+    let time = seconds.to_string();
+    let pass = (seconds / 3).max(5).to_string();
+    let out =
+        Command::new("ztest").arg("-f").arg(&dir).args(["-E", "-p", pool, "-T", &time, "-P", &pass, "-V"]).output();
+    let out = out.map_err(|e| format!("ztest: {e}"))?;
+    if !out.status.success() {
+        let text = String::from_utf8_lossy(&out.stdout);
+        let tail: Vec<&str> = text.lines().rev().take(20).collect();
+        return Err(format!("ztest: {}\n{tail:#?}\n{}", out.status, String::from_utf8_lossy(&out.stderr)));
+    }
+    let session = Session::start()?;
+    let place = dir.to_string_lossy().into_owned();
+    session.ok("zpool", &["import", "-f", "-N", "-d", &place, pool])?;
+    session.ok("zpool", &["export", pool])?;
+    session.finish()?;
+    println!("ztest ran {seconds} s on a pool of uzfs and left one that uzfs imports");
+    Ok(())
+}
