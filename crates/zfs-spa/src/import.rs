@@ -189,7 +189,12 @@ type Attempt<T> = std::result::Result<T, ImportError>;
 /// [`ImportError::problem`] says what a person can do about it.
 pub fn import(candidate: &PoolCandidate, options: &ImportOptions) -> Attempt<Arc<Pool>> {
     if options.for_write {
-        return import_from(&for_writing(candidate)?, options);
+        let mut pool = import_from(&for_writing(candidate)?, options)?;
+        // Devices opened for writing belong to the vdevs alone, so that one that leaves the pool is closed.
+        if let Some(pool) = Arc::get_mut(&mut pool) {
+            pool.set_candidate(candidate.clone());
+        }
+        return Ok(pool);
     }
     import_from(candidate, options)
 }

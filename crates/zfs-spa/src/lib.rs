@@ -33,5 +33,5 @@ pub use dsl::{Dataset, DatasetKind, Dsl};
 pub use import::{ImportError, ImportOptions, ImportProblem, Rewind, import};
 pub use pool::Pool;
 pub use sync::create::{Auxiliaries, CreateOptions, NewVdev, create};
-pub use sync::{PoolValue, Spa, SyncCtx};
+pub use sync::{PoolValue, ScanProgress, ScanRequest, Spa, SyncCtx};
 pub use zfs_zio::{Error, ErrorKind, Result};

@@ -53,6 +53,12 @@ fn once<T>(slot: &OnceLock<Arc<T>>, make: impl FnOnce() -> Result<T>) -> Result<
     }
 }
 
+/// Configurations, those that were there at import with the paths of then.
+fn as_found(now: Vec<NvList>, then: &[NvList]) -> Vec<NvList> {
+    let found = |nv: &NvList| then.iter().find(|t| t.u64("guid") == nv.u64("guid")).cloned();
+    now.into_iter().map(|nv| found(&nv).unwrap_or(nv)).collect()
+}
+
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pool({}, txg {})", self.parts.name, self.parts.uberblock.txg)
@@ -76,6 +82,8 @@ impl Pool {
         let directory = Zap::open(mos, crate::config::POOL_DIRECTORY)?;
         let features = Features::load(mos, &directory)?;
         let p = &self.parts;
+        let spares = crate::config::auxiliary(mos, &directory, "spares")?;
+        let l2cache = crate::config::auxiliary(mos, &directory, "l2cache")?;
         let view = Self::new(PoolParts {
             name: p.name.clone(),
             config,
@@ -84,13 +92,17 @@ impl Pool {
             mos: mos.clone(),
             directory,
             features,
-            spares: p.spares.clone(),
-            l2cache: p.l2cache.clone(),
+            spares: as_found(spares, &p.spares),
+            l2cache: as_found(l2cache, &p.l2cache),
             altroot: p.altroot.clone(),
             candidate: p.candidate.clone(),
             imported_at: p.imported_at,
         });
         Ok(view)
+    }
+
+    pub(crate) fn set_candidate(&mut self, candidate: PoolCandidate) {
+        self.parts.candidate = candidate;
     }
 
     /// Name it was imported under.

@@ -43,16 +43,35 @@ impl How {
     }
 }
 
+/// The tree of a pool and, after changes of its configuration, the later ones. Old ones are kept, because somebody may be
+/// using them: changes are few, and reading must not take a lock for their sake.
+struct Trees {
+    tree: VdevTree,
+    next: OnceLock<Box<Trees>>,
+}
+
+impl Trees {
+    fn last(&self) -> &VdevTree {
+        let mut at = self;
+        while let Some(next) = at.next.get() {
+            at = next;
+        }
+        &at.tree
+    }
+}
+
 /// An opened pool as far as blocks go. Writing is in [`crate::write`].
 pub struct Zio {
     pool: Arc<str>,
     instance: u64,
-    tree: VdevTree,
+    trees: Trees,
     arc: Arc<ArcCache>,
     tasks: Option<Arc<TaskPool>>,
     checksums: RwLock<ChecksumContext>,
     errors: ErrorSink,
     pub(crate) writer: OnceLock<Writer>,
+    /// Bytes that were put right on disk.
+    pub(crate) repaired: AtomicU64,
 }
 
 impl Zio {
@@ -62,12 +81,13 @@ impl Zio {
         Arc::new(Self {
             pool: pool.into(),
             instance: NEXT_INSTANCE.fetch_add(1, Ordering::Relaxed),
-            tree,
+            trees: Trees { tree, next: OnceLock::new() },
             arc,
             tasks,
             checksums: RwLock::new(ChecksumContext::default()),
             errors: ErrorSink::default(),
             writer: OnceLock::new(),
+            repaired: AtomicU64::new(0),
         })
     }
 
@@ -78,7 +98,23 @@ impl Zio {
 
     /// Vdevs with their states and counters.
     pub fn vdevs(&self) -> &VdevTree {
-        &self.tree
+        self.trees.last()
+    }
+
+    /// Puts a tree made by [`VdevTree::changed`] in the place of the present one. Whoever works with the old one may go
+    /// on: both share their leaves. To be called by one thread at a time.
+    pub fn set_vdevs(&self, tree: VdevTree) {
+        let mut new = Box::new(Trees { tree, next: OnceLock::new() });
+        let mut at = &self.trees;
+        loop {
+            match at.next.set(new) {
+                Ok(()) => return,
+                Err(back) => new = back,
+            }
+            if let Some(next) = at.next.get() {
+                at = next;
+            }
+        }
     }
 
     /// Blocks that could not be read, and damage found on the way.
@@ -111,7 +147,7 @@ impl Zio {
 
     /// Tells where the contents of removed top-level vdev `id` are now.
     pub fn set_indirect_mapping(&self, id: u64, entries: Vec<IndirectMappingEntry>) -> Result<()> {
-        self.tree.set_indirect_mapping(id, entries).map_err(|e| e.pool(&self.pool))
+        self.vdevs().set_indirect_mapping(id, entries).map_err(|e| e.pool(&self.pool))
     }
 
     /// Forgets decrypted blocks; called when a key of the pool is unloaded.
@@ -150,7 +186,7 @@ impl Zio {
 
     /// Reads a block from disk and turns it into logical bytes.
     fn load(&self, bp: &BlkPtr, bm: &Zbookmark, crypt: Option<&Arc<DatasetKey>>, how: How) -> Result<Loaded> {
-        blkverify::verify(&self.tree, bp)?;
+        blkverify::verify(self.vdevs(), bp)?;
         let stored = self.read_physical(bp, bm, how)?;
         let loaded = unpack(bp, stored, crypt.map(|k| &**k));
         if let (Err(e), false) = (&loaded, how.speculative) {
@@ -170,7 +206,7 @@ impl Zio {
         if bp.is_redacted() {
             return Err(Error::new(ErrorKind::Io, "reading a redacted block"));
         }
-        blkverify::verify(&self.tree, bp)?;
+        blkverify::verify(self.vdevs(), bp)?;
         let compress = bp.compress().ok_or_else(|| Error::corrupt("embedded block with unknown compression"))?;
         codec::decompress(compress, &bp.embedded_payload(), lsize as usize).map(Buf::from)
     }
@@ -183,7 +219,7 @@ impl Zio {
         if bp.is_hole() {
             return self.read_without_io(bp);
         }
-        blkverify::verify(&self.tree, bp)
+        blkverify::verify(self.vdevs(), bp)
             .and_then(|()| self.read_physical(bp, bm, How::of(bm)))
             .map(Buf::from)
             .map_err(|e| e.pool(&self.pool).at(bm))
@@ -196,10 +232,20 @@ impl Zio {
         if bp.is_embedded() || bp.is_hole() {
             return Ok(());
         }
-        blkverify::verify(&self.tree, bp)
+        blkverify::verify(self.vdevs(), bp)
             .and_then(|()| self.read_physical(bp, bm, How { all_copies, ..How::of(bm) }))
             .map(recycle)
             .map_err(|e| e.pool(&self.pool).at(bm))
+    }
+
+    /// Reads every copy of a block and repairs those that are wrong. Gives the bytes repaired.
+    ///
+    /// # Errors
+    /// As [`Zio::verify`].
+    pub fn scrub(&self, bp: &BlkPtr, bm: &Zbookmark) -> Result<u64> {
+        let before = self.repaired.load(Ordering::Relaxed);
+        self.verify(bp, bm, true)?;
+        Ok(self.repaired.load(Ordering::Relaxed) - before)
     }
 
     /// Asks for a block to be in the cache soon. Best effort: does nothing when it is there already, when the pool has
@@ -265,11 +311,11 @@ impl Zio {
         let mut worst: Option<VdevError> = None;
         let mut wounds = Vec::new();
         for dva in self.dva_order(bp) {
-            let Some(top) = self.tree.top(dva.vdev()) else { continue };
+            let Some(top) = self.vdevs().top(dva.vdev()) else { continue };
             let mut io = ReadIo::new(bp.physical_birth(), good);
             (io.all_copies, io.speculative) = (how.all_copies, how.speculative);
             io.tasks = self.tasks.as_deref();
-            io.tops = Some(&self.tree.root().children);
+            io.tops = Some(&self.vdevs().root().children);
             let result = top.read(&mut io, dva.offset(), &mut buf);
             self.errors.damaged(bm, &io.damage);
             if !io.damage.is_empty() {
@@ -304,7 +350,7 @@ impl Zio {
     fn dva_order(&self, bp: &BlkPtr) -> Vec<Dva> {
         let mut dvas: Vec<Dva> = bp.dvas().collect();
         if dvas.len() > 1 {
-            dvas.sort_by_key(|d| !self.tree.top(d.vdev()).is_some_and(|t| t.state().is_readable()));
+            dvas.sort_by_key(|d| !self.vdevs().top(d.vdev()).is_some_and(|t| t.state().is_readable()));
         }
         dvas
     }

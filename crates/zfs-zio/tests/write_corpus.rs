@@ -114,7 +114,7 @@ fn open(dir: &Path) -> Option<(Arc<Zio>, Vec<Disk>)> {
     let zio = Zio::new("corpus", tree, Arc::new(ArcCache::new(64 << 20)), None);
     let seeds = zio.vdevs().root().children.iter().filter(|t| t.config.kind.is_concrete());
     let seeds = seeds.map(|t| TopSeed { vdev: t.config.id, class: Class::Normal, metaslabs: vec![] }).collect();
-    zio.enable_writes(seeds, Box::new(|_, _| unreachable!("nothing is allocated")), WriteConfig::default()).unwrap();
+    zio.enable_writes(seeds, Arc::new(|_, _| unreachable!("nothing is allocated")), WriteConfig::default()).unwrap();
     Some((zio, disks))
 }
 

@@ -278,6 +278,116 @@ const REGUID: Command = Command {
     ready: true,
 };
 
+const ADD: Command = Command {
+    name: "add",
+    aliases: &[],
+    about: "Adds devices to a pool.",
+    usage: &["add [-afgLnP] [-o property=value] <pool> <vdev> ..."],
+    flags: &[
+        switch('f', "Use devices that look in use, and groups that do not match."),
+        NAME_GUID,
+        NAME_LINK,
+        switch('n', "Only say what would be done."),
+        NAME_PATH,
+        option('o', "property=value", "Set a property of the devices: ashift."),
+    ],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const CLEAR: Command = Command {
+    name: "clear",
+    aliases: &[],
+    about: "Forgets the errors of devices and lets a suspended pool go on.",
+    usage: &["clear [[--power]|[-nF]] <pool> [device]"],
+    flags: &[switch('n', "Accepted for compatibility."), switch('F', "Accepted for compatibility.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const ONLINE: Command = Command {
+    name: "online",
+    aliases: &[],
+    about: "Brings devices back.",
+    usage: &["online [--power][-e] <pool> <device> ..."],
+    flags: &[switch('e', "Accepted for compatibility.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const OFFLINE: Command = Command {
+    name: "offline",
+    aliases: &[],
+    about: "Takes devices offline.",
+    usage: &["offline [--power]|[[-f][-t]] <pool> <device> ..."],
+    flags: &[switch('f', "Call them faulted."), switch('t', "Only until the next import.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const SCRUB: Command = Command {
+    name: "scrub",
+    aliases: &[],
+    about: "Reads every block and repairs what is wrong.",
+    usage: &["scrub [-e | -s | -p | -C] [-w] <pool> ..."],
+    flags: &[switch('s', "Stop the scrub."), switch('p', "Pause the scrub."), switch('w', "Wait until it is done.")],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const RESILVER: Command = Command {
+    name: "resilver",
+    aliases: &[],
+    about: "Fills devices with what they missed, from the beginning.",
+    usage: &["resilver <pool> ..."],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const ATTACH: Command = Command {
+    name: "attach",
+    aliases: &[],
+    about: "Makes a device the mirror of another.",
+    usage: &["attach [-fsw] [-o property=value] <pool> <device> <new-device>"],
+    flags: &[
+        switch('f', "Use a device that looks in use."),
+        switch('s', "Accepted for compatibility."),
+        option('o', "property=value", "Set a property of the device: ashift."),
+    ],
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const DETACH: Command = Command {
+    name: "detach",
+    aliases: &[],
+    about: "Takes a device out of a mirror.",
+    usage: &["detach <pool> <device>"],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Pool,
+    ready: true,
+};
+
+const REPLACE: Command = Command {
+    name: "replace",
+    aliases: &[],
+    about: "Puts a new device in the place of another.",
+    usage: &["replace [-fsw] [-o property=value] <pool> <device> [new-device]"],
+    flags: ATTACH.flags,
+    tells_missing: true,
+    operands: Hint::Pool,
+    ready: true,
+};
+
 /// Every subcommand in the order of the usage text; a blank name is a blank line.
 pub const COMMANDS: &[Command] = &[
     VERSION,
@@ -285,7 +395,7 @@ pub const COMMANDS: &[Command] = &[
     CREATE,
     DESTROY,
     BLANK,
-    later("add", &["add [-afgLnP] [-o property=value] <pool> <vdev> ..."]),
+    ADD,
     later("remove", &["remove [-npsw] <pool> <device> ..."]),
     BLANK,
     LABELCLEAR,
@@ -301,14 +411,14 @@ pub const COMMANDS: &[Command] = &[
     ),
     STATUS_COMMAND,
     BLANK,
-    later("online", &["online [--power][-e] <pool> <device> ..."]),
-    later("offline", &["offline [--power]|[[-f][-t]] <pool> <device> ..."]),
-    later("clear", &["clear [[--power]|[-nF]] <pool> [device]"]),
+    ONLINE,
+    OFFLINE,
+    CLEAR,
     later("reopen", &["reopen [-n] <pool>"]),
     BLANK,
-    later("attach", &["attach [-fsw] [-o property=value] <pool> <device> <new-device>"]),
-    later("detach", &["detach <pool> <device>"]),
-    later("replace", &["replace [-fsw] [-o property=value] <pool> <device> [new-device]"]),
+    ATTACH,
+    DETACH,
+    REPLACE,
     later(
         "split",
         &["split [-gLnPl] [-R altroot] [-o mntopts]\n    \
@@ -316,8 +426,8 @@ pub const COMMANDS: &[Command] = &[
     ),
     BLANK,
     later("initialize", &["initialize [-c | -s | -u] [-w] <pool> [<device> ...]"]),
-    later("resilver", &["resilver <pool> ..."]),
-    later("scrub", &["scrub [-e | -s | -p | -C] [-w] <pool> ..."]),
+    RESILVER,
+    SCRUB,
     later("trim", &["trim [-dw] [-r <rate>] [-c | -s] <pool> [<device> ...]"]),
     BLANK,
     IMPORT_COMMAND,

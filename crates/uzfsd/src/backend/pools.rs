@@ -62,7 +62,10 @@ impl Engine {
             errata: errata(pool),
             properties,
             tree: args.tree.then(|| import::tree(pool)),
-            scan: args.tree.then(|| scan(pool)).flatten(),
+            scan: args
+                .tree
+                .then(|| imported.spa.as_ref().map_or_else(|| scan(pool), |spa| live_scan(pool, spa)))
+                .flatten(),
             removal: args.tree.then(|| removal(pool)).flatten(),
             expand: args.tree.then(|| expand(pool)).flatten(),
             checkpoint: args.tree.then(|| checkpoint(pool)).flatten(),
@@ -152,6 +155,20 @@ fn scan(pool: &Pool) -> Option<ScanStats> {
         error_scrub_to_be_examined: e.to_examine,
         pass_error_scrub_pause: e.paused_flags,
     })
+}
+
+/// The scan of a pool that is written, with the counts of now.
+fn live_scan(pool: &Pool, spa: &zfs_spa::Spa) -> Option<ScanStats> {
+    let now = spa.scan_progress()?;
+    let mut shown = scan(pool)?;
+    let s = &now.phys;
+    (shown.function, shown.state) = (function(s.func), state(s.state));
+    (shown.start_time, shown.end_time) = (s.start_time, s.end_time);
+    (shown.to_examine, shown.examined, shown.skipped) = (s.to_examine, s.examined, s.skipped);
+    (shown.processed, shown.errors) = (s.processed, s.errors);
+    (shown.pass_exam, shown.pass_issued, shown.issued) = (now.pass_examined, now.pass_examined, s.examined);
+    (shown.pass_start, shown.pass_scrub_pause) = (now.pass_start, now.paused_at);
+    Some(shown)
 }
 
 fn removal(pool: &Pool) -> Option<RemovalStats> {

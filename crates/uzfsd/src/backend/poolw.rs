@@ -21,6 +21,7 @@ use zfs_zio::alloc::Class;
 use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 
 /// Vdevs asked for, with their devices open.
+#[derive(Default)]
 pub(super) struct NewVdevs {
     pub(super) vdevs: Vec<(Class, NewVdev)>,
     pub(super) auxiliaries: Auxiliaries,
@@ -51,7 +52,7 @@ fn draid(kind: &str) -> Option<(u64, u64, u64)> {
 impl NewVdevs {
     /// Opens all devices for writing.
     pub(super) fn open(specs: &[VdevSpec]) -> Result<Self, Failure> {
-        let mut out = Self { vdevs: Vec::new(), auxiliaries: Auxiliaries::default(), paths: Vec::new() };
+        let mut out = Self::default();
         for spec in specs {
             let vdev = out.vdev(spec)?;
             match spec.class.as_str() {

@@ -43,7 +43,7 @@ const DEFERRED_BLOCK: u32 = 1 << 14;
 /// A table that is metadata (`DMU_OTN_ZAP_METADATA`).
 pub(super) const ZAP_METADATA: Ot = Ot(0xc4);
 /// Entry of the pool directory that lists the tables of all vdevs.
-const VDEV_ZAPS: &[u8] = b"com.delphix:vdev_zap_map";
+pub(super) const VDEV_ZAPS: &[u8] = b"com.delphix:vdev_zap_map";
 /// Newer than what pools get that nobody asked for more: older OpenZFS should be able to write them.
 const NOT_BY_DEFAULT: [Feature; 4] =
     [Feature::DynamicGangHeader, Feature::BlockCloningEndian, Feature::PhysicalRewrite, Feature::DraidFailureDomains];
@@ -155,8 +155,7 @@ fn first_objects(
     let metaslabs = Metaslabs::new();
     let classes = options.vdevs.iter().zip(0..);
     let seeds = classes.map(|((class, _), id)| metaslabs.add_top(zio, id, *class)).collect::<Result<Vec<_>>>()?;
-    let has_special = options.vdevs.iter().any(|(c, _)| *c == Class::Special);
-    let ops = Ops::new(zio, VERSION, &Features::default(), has_special, options.clock.clone())?;
+    let ops = Ops::new(zio, VERSION, &Features::default(), options.clock.clone())?;
     zio.enable_writes(seeds, metaslabs.loader(), WriteConfig::default())?;
     let mos = Objset::create(zio, 0, ObjsetType::Meta, Arc::new(ops::MosOwner(ops.clone())))?;
     ops.set_mos(&mos, 0);
@@ -274,7 +273,7 @@ fn vdev_objects(
 }
 
 /// Makes a vdev's table and lists it.
-fn vdev_table(mos: &Arc<Objset>, tx: &Tx, all: &Zap) -> Result<u64> {
+pub(super) fn vdev_table(mos: &Arc<Objset>, tx: &Tx, all: &Zap) -> Result<u64> {
     let object = Zap::create(mos, tx, ZAP_METADATA, 0)?;
     all.add(tx, format!("{object:x}").as_bytes(), &[object])?;
     Ok(object)

@@ -15,8 +15,6 @@ const IN_USE: [(Feature, &str); 4] = [
 ];
 /// Features without which nothing is written: what is made needs them.
 const NEEDED: [Feature; 2] = [Feature::SpacemapHistogram, Feature::SpacemapV2];
-/// State of a scan under way (`DSS_SCANNING`).
-const SCANNING: u64 = 1;
 
 fn refuse(why: impl std::fmt::Display) -> Error {
     Error::unsupported(format!("importing read-write: {why}"))
@@ -54,11 +52,6 @@ fn check_properties(pool: &Pool) -> Result<()> {
         && Zap::open(pool.mos(), object)?.lookup_u64(b"multihost")?.unwrap_or(0) != 0
     {
         return Err(refuse("property multihost is on"));
-    }
-    if let Some(scan) = pool.directory().lookup(b"scan")?
-        && scan.u64s().get(1) == Some(&SCANNING)
-    {
-        return Err(refuse("a scrub or resilver is in progress"));
     }
     Ok(())
 }

@@ -186,7 +186,7 @@ impl Metaslabs {
     /// Reads a metaslab's free space, for the allocator.
     pub(crate) fn loader(self: &Arc<Self>) -> Loader {
         let me = Arc::downgrade(self);
-        Box::new(move |vdev, ms| {
+        Arc::new(move |vdev, ms| {
             let gone = || Error::new(ErrorKind::Stale, "space maps of a pool that is closed");
             me.upgrade().ok_or_else(gone)?.free_space(vdev, ms)
         })

@@ -13,10 +13,12 @@
 //! Any error in a sync stops the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is
 //! the txg before, whole.
 //!
-//! Lock order: `dtls` before `config`; `tasks`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
+//! Lock order: `changing`, then `dtls`, then `config`; `tasks`, `scan`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
 
+mod attach;
 mod config;
 pub mod create;
+mod devices;
 mod dtl;
 mod guard;
 mod history;
@@ -24,10 +26,12 @@ mod metaslabs;
 mod ops;
 mod plan;
 mod props;
+mod scan;
 
 pub(crate) use metaslabs::Metaslabs;
 pub(crate) use ops::Ops;
 pub use props::PoolValue;
+pub use scan::{ScanProgress, ScanRequest};
 
 use crate::config::POOL_DIRECTORY;
 use crate::dslw::{DslPool, PoolOps};
@@ -43,7 +47,6 @@ use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, JoinHandle};
 use zfs_phys::uberblock::{MMP_MAGIC, Uberblock};
 use zfs_zio::Zio;
-use zfs_zio::alloc::Class;
 use zfs_zio::write::WriteConfig;
 
 /// Passes after which a sync that does not settle is taken for broken.
@@ -105,6 +108,9 @@ pub struct Spa {
     dtls: Mutex<HashMap<u64, dtl::Stored>>,
     /// The labels are to be written with the txg that is being synced.
     labels_now: AtomicBool,
+    /// Held by whoever changes devices or scans.
+    changing: Mutex<()>,
+    scan: Mutex<scan::Scan>,
     /// Number of the root vdev, when it is another than at import.
     root_guid: Mutex<Option<u64>>,
     /// The root of the newest txg on disk.
@@ -150,6 +156,7 @@ impl Spa {
             }
             ctx.log("import", "pool version 5000; software version uzfs")
         })?;
+        spa.load_scan()?;
         Ok(spa)
     }
 
@@ -157,8 +164,7 @@ impl Spa {
         let zio = pool.zio();
         let metaslabs = Metaslabs::new();
         let seeds = metaslabs.load(pool)?;
-        let has_special = seeds.iter().any(|s| s.class == Class::Special);
-        let ops = Ops::new(zio, pool.version(), pool.features(), has_special, clock)?;
+        let ops = Ops::new(zio, pool.version(), pool.features(), clock)?;
         zio.enable_writes(seeds, metaslabs.loader(), write_config(&ops))?;
         let owner = Arc::new(ops::MosOwner(ops.clone()));
         let mos = Objset::open_writable(zio, &pool.uberblock().rootbp, 0, None, owner)?;
@@ -197,6 +203,8 @@ impl Spa {
             config: Mutex::new(config),
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
             labels_now: AtomicBool::new(false),
+            changing: Mutex::default(),
+            scan: Mutex::default(),
             root_guid: Mutex::default(),
             uberblock: Mutex::new(uberblock),
             imported,
@@ -296,6 +304,7 @@ impl Spa {
     /// # Errors
     /// When something did not reach the disk.
     pub fn close(&self, destroy: bool) -> Result<()> {
+        self.halt_scan();
         self.dsl.close_logs()?;
         self.txgs.wait_synced(0)?;
         self.config.lock().state = if destroy { state::DESTROYED } else { state::EXPORTED };
@@ -367,7 +376,10 @@ impl Spa {
             while self.dsl.is_dirty(tx.txg()) {
                 self.dsl.sync_datasets(tx, pass)?;
             }
-            self.dsl.free_some(tx)?;
+            if self.dsl.free_some(tx)? {
+                // More waits to be freed, even if nobody writes.
+                self.txgs.kick();
+            }
             self.dsl.account_mos()?;
             if write_config {
                 self.store_config(tx)?;

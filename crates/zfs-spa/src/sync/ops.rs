@@ -40,7 +40,6 @@ pub(crate) struct Ops {
     deferred: Mutex<Vec<BlkPtr>>,
     /// Object of the list of those.
     deferred_list: AtomicU64,
-    has_special: bool,
     clock: Arc<dyn Clock>,
     rng: SystemRng,
     pub(super) history: Mutex<()>,
@@ -49,13 +48,7 @@ pub(crate) struct Ops {
 }
 
 impl Ops {
-    pub(crate) fn new(
-        zio: &Arc<Zio>,
-        version: u64,
-        features: &Features,
-        has_special: bool,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new(zio: &Arc<Zio>, version: u64, features: &Features, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let known = |(guid, count): (&String, &u64)| Some((Feature::by_guid(guid)?, *count));
         Ok(Arc::new(Self {
             zio: zio.clone(),
@@ -66,7 +59,6 @@ impl Ops {
             pass: AtomicU32::new(1),
             deferred: Mutex::default(),
             deferred_list: AtomicU64::new(0),
-            has_special,
             clock,
             rng: SystemRng::new().map_err(Error::from)?,
             history: Mutex::default(),
@@ -214,7 +206,7 @@ impl PoolOps for Ops {
     }
 
     fn has_special(&self) -> bool {
-        self.has_special
+        self.zio.space(Class::Special).space > 0
     }
 
     fn version(&self) -> u64 {

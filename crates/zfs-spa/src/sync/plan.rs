@@ -80,6 +80,18 @@ pub(super) struct Planned {
     pub(super) devices: HashMap<u64, Arc<dyn BlockDevice>>,
 }
 
+/// A device that is to join a vdev.
+pub(super) struct Joining {
+    /// Its configuration.
+    pub(super) list: NvList,
+    /// Allocatable bytes.
+    pub(super) asize: u64,
+    /// log2 of the smallest sector it can be used with.
+    pub(super) sector: u64,
+    /// The device by guid.
+    pub(super) devices: HashMap<u64, Arc<dyn BlockDevice>>,
+}
+
 /// What vdevs are thought out with.
 pub(super) struct Planner<'a> {
     pub(super) rng: &'a SystemRng,
@@ -112,6 +124,14 @@ impl Planner<'_> {
             caches.push(self.auxiliary(vdev, false)?);
         }
         Ok(Planned { tops, spares, caches, devices: self.devices })
+    }
+
+    /// One device that joins a vdev.
+    pub(super) fn single(mut self, vdev: &NewVdev) -> Result<Joining> {
+        let mut ashift = 9;
+        let (list, asize) = self.leaf(vdev, &mut ashift)?;
+        let sector = self.ashift.unwrap_or(9).max(ashift_floor(vdev));
+        Ok(Joining { list: numbered(&list, 0), asize, sector, devices: self.devices })
     }
 
     fn top(&mut self, id: u64, class: Class, vdev: &NewVdev) -> Result<NvList> {

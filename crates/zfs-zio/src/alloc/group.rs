@@ -253,11 +253,11 @@ impl Top {
         Ok(())
     }
 
-    pub(super) fn sync_done(&self, txg: u64) -> Result<()> {
+    pub(super) fn sync_done(&self, txg: u64, held: bool) -> Result<()> {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for index in waiting {
             let m = &self.metaslabs[index as usize];
-            let Settled { alloc, deferred, waits } = m.sync_done(txg)?;
+            let Settled { alloc, deferred, waits } = m.sync_done(txg, held)?;
             if let Some(group) = self.groups.iter().find(|g| g.members.binary_search(&index).is_ok()) {
                 group.figures.alloc.fetch_add(alloc, Ordering::Relaxed);
                 group.figures.deferred.fetch_add(deferred, Ordering::Relaxed);

@@ -93,6 +93,8 @@ struct State {
     freeing: [RangeTree; TXG_SIZE],
     freed: RangeTree,
     defer: [RangeTree; TXG_DEFER_SIZE],
+    /// Ready to be used again, but held back.
+    held: RangeTree,
     /// Where the last block of each alignment was placed.
     cursors: [u64; 16],
     /// Net bytes allocated in deltas taken of the txg that is syncing.
@@ -177,7 +179,8 @@ impl Metaslab {
             let mut tree = tree;
             tree.clear_range(0, self.start);
             tree.clear_range(self.end, u64::MAX);
-            let busy = state.allocating.iter().chain(&state.freeing).chain(&state.defer).chain([&state.freed]);
+            let busy =
+                state.allocating.iter().chain(&state.freeing).chain(&state.defer).chain([&state.freed, &state.held]);
             busy.for_each(|b| tree.subtract(b));
             tree.index_sizes();
             state.allocatable = Some(tree);
@@ -253,7 +256,8 @@ impl Metaslab {
         if open.into_iter().any(|a| a.overlaps(start, end)) {
             return Err(broken("freeing what another txg has yet to allocate:", RangeConflict { start, end }));
         }
-        let stations = state.freeing.iter().chain(&state.defer).chain([&state.freed]).chain(&state.allocatable);
+        let stations =
+            state.freeing.iter().chain(&state.defer).chain([&state.freed, &state.held]).chain(&state.allocatable);
         if stations.into_iter().any(|s| s.overlaps(start, end)) {
             return Err(broken("freeing what is free:", RangeConflict { start, end }));
         }
@@ -277,7 +281,7 @@ impl Metaslab {
         state.pending += alloc.space() as i64 - free.space() as i64;
         let histogram = state.allocatable.as_ref().map(|tree| {
             let mut sum = [0u64; 32];
-            for part in [tree, &state.freed].into_iter().chain(&state.defer) {
+            for part in [tree, &state.freed, &state.held].into_iter().chain(&state.defer) {
                 for (bits, n) in part.histogram().iter().enumerate() {
                     let bucket = bits.saturating_sub(self.ashift as usize).min(31);
                     sum[bucket] += n;
@@ -288,15 +292,17 @@ impl Metaslab {
         Ok(Some((alloc, free, histogram)))
     }
 
-    /// `txg` is on stable storage.
-    pub(super) fn sync_done(&self, txg: u64) -> Result<Settled> {
+    /// `txg` is on stable storage. With `held` nothing becomes allocatable.
+    pub(super) fn sync_done(&self, txg: u64, held: bool) -> Result<Settled> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let freed = state.freed.take();
         let mut settled = Settled { alloc: std::mem::take(&mut state.pending), ..Settled::default() };
         let defer = &mut state.defer[(txg % TXG_DEFER_SIZE as u64) as usize];
-        settled.deferred = freed.space() as i64 - defer.space() as i64;
-        let ripe = std::mem::replace(defer, freed);
+        settled.deferred = freed.space() as i64;
+        state.held.add_all(&std::mem::replace(defer, freed)).map_err(|c| broken("freed twice:", c))?;
+        let ripe = if held { RangeTree::new() } else { state.held.take() };
+        settled.deferred -= ripe.space() as i64;
         for (start, end) in ripe.iter() {
             self.released.lock().add(start, end, txg);
         }
@@ -309,7 +315,7 @@ impl Metaslab {
                 self.largest.store(free, Ordering::Relaxed);
             }
         }
-        settled.waits = state.defer.iter().any(|d| !d.is_empty());
+        settled.waits = state.defer.iter().chain([&state.held]).any(|d| !d.is_empty());
         self.publish(state);
         Ok(settled)
     }

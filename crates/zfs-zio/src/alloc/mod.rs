@@ -24,7 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::vdev::VdevTree;
 use group::{Group, MAX_COPIES, Request, Top};
 use metaslab::Metaslab;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use zfs_phys::Dva;
 
 /// What a top-level vdev, or a metaslab of it, is reserved for.
@@ -74,7 +75,7 @@ pub struct TopSeed {
 /// the free ranges, in bytes of the vdev's allocatable area. Called with (vdev, metaslab), at most once for each, with
 /// that metaslab locked, by whichever thread writes: it may read blocks, must not allocate or free any, and must not
 /// wait for a lock that somebody holds who writes blocks.
-pub type Loader = Box<dyn Fn(u64, u64) -> Result<RangeTree> + Send + Sync>;
+pub type Loader = Arc<dyn Fn(u64, u64) -> Result<RangeTree> + Send + Sync>;
 
 /// What one metaslab allocated and freed in a txg: to be appended to its space map, allocations before frees.
 #[derive(Debug, Clone)]
@@ -135,12 +136,28 @@ pub(crate) struct Ask {
     pub(crate) gang: bool,
 }
 
+/// Whether space that was freed is kept from being used again.
+#[derive(Default)]
+struct Hold {
+    on: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Hold {
+    fn is_on(&self) -> bool {
+        self.on.load(Ordering::SeqCst) && !self.broken.load(Ordering::SeqCst)
+    }
+}
+
 /// All space of a writable pool.
 pub(crate) struct Allocator {
-    tops: Vec<Top>,
+    tops: Vec<Arc<Top>>,
     classes: Vec<Members>,
     loader: Loader,
+    streams: usize,
     aliquot: u64,
+    /// Space that is freed is not to be used again for now.
+    hold: Arc<Hold>,
     /// Smallest allocation on normal vdevs and the unit that sizes are rounded to (`spa_min_alloc`, `spa_gcd_alloc`).
     pub(crate) min_alloc: u64,
     pub(crate) gcd_alloc: u64,
@@ -158,22 +175,37 @@ impl Allocator {
         streams: usize,
         aliquot: u64,
     ) -> Result<Self> {
-        let streams = streams.clamp(1, 64);
-        let (mut tops, mut min_alloc, mut gcd_alloc): (Vec<Top>, _, _) = (Vec::new(), u64::MAX, 0);
+        Self::with(tree, Vec::new(), seeds, loader, (streams.clamp(1, 64), aliquot.max(1 << 17)), Arc::default())
+    }
+
+    /// The same space and that of more vdevs, all of them on `tree`. What is there already is shared with the present one.
+    pub(crate) fn extended(&self, tree: &VdevTree, seeds: Vec<TopSeed>) -> Result<Self> {
+        let shape = (self.streams, self.aliquot);
+        Self::with(tree, self.tops.clone(), seeds, self.loader.clone(), shape, self.hold.clone())
+    }
+
+    fn with(
+        tree: &VdevTree,
+        mut tops: Vec<Arc<Top>>,
+        seeds: Vec<TopSeed>,
+        loader: Loader,
+        (streams, aliquot): (usize, u64),
+        hold: Arc<Hold>,
+    ) -> Result<Self> {
         for seed in seeds {
-            let top = build_top(tree, &seed, streams)?;
-            let device = tree.top(seed.vdev).ok_or_else(|| Error::invalid("no such vdev"))?;
-            if seed.class == Class::Normal {
-                min_alloc = min_alloc.min(device.min_alloc());
-                gcd_alloc = gcd(gcd_alloc, device.min_alloc());
-            }
-            tops.push(top);
+            tops.push(Arc::new(build_top(tree, &seed, streams)?));
+        }
+        let (mut min_alloc, mut gcd_alloc) = (u64::MAX, 0);
+        for top in tops.iter().filter(|t| t.groups.iter().any(|g| g.class == Class::Normal)) {
+            let device = tree.top(top.vdev).ok_or_else(|| Error::invalid("no such vdev"))?;
+            min_alloc = min_alloc.min(device.min_alloc());
+            gcd_alloc = gcd(gcd_alloc, device.min_alloc());
         }
         if gcd_alloc == 0 {
             return Err(Error::invalid("no vdev to allocate on"));
         }
         let classes = Class::ALL.map(|class| {
-            let of_class = |(t, top): (usize, &Top)| {
+            let of_class = |(t, top): (usize, &Arc<Top>)| {
                 top.groups
                     .iter()
                     .position(|g| g.class == class)
@@ -184,7 +216,7 @@ impl Allocator {
             let start = |s: usize| Rotor { group: AtomicUsize::new(s), ..Rotor::default() };
             Members { groups, rotors: (0..streams).map(start).collect() }
         });
-        Ok(Self { tops, classes: classes.into(), loader, aliquot: aliquot.max(1 << 17), min_alloc, gcd_alloc })
+        Ok(Self { tops, classes: classes.into(), loader, streams, aliquot, hold, min_alloc, gcd_alloc })
     }
 
     fn members(&self, class: Class) -> &Members {
@@ -294,7 +326,7 @@ impl Allocator {
 
     fn top(&self, dva: &Dva) -> Result<&Top> {
         let found = self.tops.iter().find(|t| t.vdev == dva.vdev());
-        found.ok_or_else(|| Error::unsupported("changing the space of a vdev that takes no blocks"))
+        found.map(|t| &**t).ok_or_else(|| Error::unsupported("changing the space of a vdev that takes no blocks"))
     }
 
     /// Bytes that an address occupies itself: of a gang block, only the header.
@@ -336,7 +368,25 @@ impl Allocator {
     }
 
     pub(crate) fn sync_done(&self, txg: u64) -> Result<()> {
-        self.tops.iter().try_for_each(|t| t.sync_done(txg))
+        let figures = self.sum(|_, _| true);
+        // Writers come first: when much of what is free is held back, it is let go.
+        if figures.deferred.saturating_mul(4) > figures.space.saturating_sub(figures.alloc) {
+            self.hold.broken.store(true, Ordering::SeqCst);
+        }
+        let held = self.hold.is_on();
+        self.tops.iter().try_for_each(|t| t.sync_done(txg, held))
+    }
+
+    /// From now on space that is freed is not used again, until the hold is let go.
+    pub(crate) fn hold(&self) {
+        self.hold.broken.store(false, Ordering::SeqCst);
+        self.hold.on.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends a hold. False when it was broken meanwhile.
+    pub(crate) fn let_go(&self) -> bool {
+        self.hold.on.store(false, Ordering::SeqCst);
+        !self.hold.broken.swap(false, Ordering::SeqCst)
     }
 
     pub(crate) fn figures(&self, class: Class) -> SpaceFigures {

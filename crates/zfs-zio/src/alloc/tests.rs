@@ -61,7 +61,7 @@ fn seeds(tree: &VdevTree, metaslabs: u64) -> (Vec<TopSeed>, Maps) {
 fn allocator(tree: &VdevTree, metaslabs: u64, streams: usize) -> (Allocator, Maps) {
     let (tops, maps) = seeds(tree, metaslabs);
     let reader = maps.clone();
-    let loader: Loader = Box::new(move |v, m| Ok(reader.lock()[&(v, m)].clone()));
+    let loader: Loader = Arc::new(move |v, m| Ok(reader.lock()[&(v, m)].clone()));
     (Allocator::new(tree, tops, loader, streams, 1 << 20).unwrap(), maps)
 }
 
@@ -187,7 +187,7 @@ fn a_late_load_leaves_out_what_is_under_way() {
     // Allocated at import; freed before the metaslab was ever loaded.
     maps.lock().get_mut(&(0, 0)).unwrap().remove(0, 1 << 20).unwrap();
     let reader = maps.clone();
-    let loader: Loader = Box::new(move |v, m| Ok(reader.lock()[&(v, m)].clone()));
+    let loader: Loader = Arc::new(move |v, m| Ok(reader.lock()[&(v, m)].clone()));
     let mut tops = tops;
     tops[0].metaslabs[0].allocated = 1 << 20;
     let alloc = Allocator::new(&tree, tops, loader, 1, 1 << 20).unwrap();
@@ -213,7 +213,7 @@ fn a_late_load_leaves_out_what_is_under_way() {
 fn unreadable_space_maps_are_avoided() {
     let tree = tree(1, false, 9);
     let (tops, maps) = seeds(&tree, 4);
-    let loader: Loader = Box::new(move |v, m| match m {
+    let loader: Loader = Arc::new(move |v, m| match m {
         2 => Ok(maps.lock()[&(v, m)].clone()),
         _ => Err(Error::corrupt("space map")),
     });
@@ -229,7 +229,7 @@ fn unreadable_space_maps_are_avoided() {
 fn logs_get_a_metaslab_of_their_own() {
     let tree = tree(1, false, 9);
     let (tops, maps) = seeds(&tree, 65);
-    let loader: Loader = Box::new(move |v, m| Ok(maps.lock()[&(v, m)].clone()));
+    let loader: Loader = Arc::new(move |v, m| Ok(maps.lock()[&(v, m)].clone()));
     let alloc = Allocator::new(&tree, tops, loader, 2, 1 << 20).unwrap();
     let log = alloc.alloc(&tree, &Ask { class: Class::EmbeddedLog, ..ask(4096, 1, 5, 0) }).unwrap().unwrap();
     let mut taken = 0;
@@ -249,7 +249,7 @@ fn vdevs_take_turns_and_emptier_ones_longer() {
         maps.lock().get_mut(&(0, index)).unwrap().clear();
         tops[0].metaslabs[index as usize].allocated = 1 << SHIFT;
     }
-    let loader: Loader = Box::new(move |v, m| Ok(maps.lock()[&(v, m)].clone()));
+    let loader: Loader = Arc::new(move |v, m| Ok(maps.lock()[&(v, m)].clone()));
     let alloc = Allocator::new(&tree, tops, loader, 1, 256 << 10).unwrap();
     let mut on = [0u32; 2];
     for _ in 0..128 {

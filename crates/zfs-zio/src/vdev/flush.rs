@@ -55,6 +55,13 @@ impl Unflushed {
         self.dirty.store(true, Ordering::SeqCst);
     }
 
+    /// The device is another, or open again.
+    pub(super) fn renew(&self) {
+        let _turn = self.turn.lock();
+        self.failed.store(false, Ordering::SeqCst);
+        self.dirty.store(true, Ordering::SeqCst);
+    }
+
     /// Whether a flush has to be made or waited for, or its failure to be dealt with.
     fn is_due(&self) -> bool {
         // In this order: a flush is busy before it makes the leaf clean.
@@ -92,7 +99,7 @@ impl VdevTree {
     pub fn flush(&self, tasks: Option<&TaskPool>) -> Result<()> {
         let due = |l: &&Vdev| l.state().is_readable() && l.unflushed.is_due();
         let leaves: Vec<(&Vdev, Arc<dyn BlockDevice>)> =
-            self.leaves().into_iter().filter(due).filter_map(|l| Some((l, l.device()?.clone()))).collect();
+            self.leaves().into_iter().filter(due).filter_map(|l| Some((l, l.device()?))).collect();
         let results: Vec<Flushed> = match tasks {
             Some(tasks) if leaves.len() > 1 => {
                 type Job = Box<dyn FnOnce() -> Flushed + Send>;

@@ -8,7 +8,7 @@ use zfs_phys::label::{VDEV_LABEL_SIZE, VDEV_LABEL_START_SIZE};
 
 impl Vdev {
     /// Where on which device `len` bytes at `offset` of a leaf's allocatable area are.
-    pub(super) fn place(&self, offset: u64, len: usize) -> Result<(&Arc<dyn BlockDevice>, u64), VdevError> {
+    pub(super) fn place(&self, offset: u64, len: usize) -> Result<(Arc<dyn BlockDevice>, u64), VdevError> {
         let device = self.device().filter(|_| self.state().is_readable()).ok_or(VdevError::NoDevice)?;
         // Offsets are of the allocatable area; only the scratch area of a RAID-Z expansion lies in front of it, and its
         // offsets come as negative numbers.
@@ -22,7 +22,7 @@ impl Vdev {
 
     /// The place of bytes on a leaf that waits for hardware; nothing for other leaves and inner vdevs.
     pub(super) fn slow_place(&self, offset: u64, len: usize) -> Option<(Arc<dyn BlockDevice>, u64)> {
-        self.place(offset, len).ok().filter(|(d, _)| d.is_slow()).map(|(d, at)| (d.clone(), at))
+        self.place(offset, len).ok().filter(|(d, _)| d.is_slow())
     }
 
     /// Counts the outcome of a read of a leaf, and blames it for a failure.

@@ -112,18 +112,19 @@ pub struct Vdev {
     /// Vdevs below.
     pub children: Vec<Vdev>,
     /// Counters.
-    pub stats: VdevStats,
+    pub stats: Arc<VdevStats>,
     pub(crate) ashift: u32,
     pub(super) geometry: Geometry,
     /// Progress of a RAID-Z expansion, when one is under way.
     reflow: RwLock<Option<Reflow>>,
     /// Where the contents of a removed vdev are, sorted by source.
     pub(super) mapping: RwLock<Option<Arc<[IndirectMappingEntry]>>>,
-    device: Option<Arc<dyn BlockDevice>>,
-    asize: u64,
-    state: AtomicU8,
-    aux: AtomicU8,
-    dtl: Dtl,
+    device: Arc<RwLock<Option<Arc<dyn BlockDevice>>>>,
+    asize: Arc<AtomicU64>,
+    min_asize: u64,
+    state: Arc<AtomicU8>,
+    aux: Arc<AtomicU8>,
+    dtl: Arc<Dtl>,
     pub(super) unflushed: Arc<super::flush::Unflushed>,
 }
 
@@ -196,13 +197,41 @@ impl Vdev {
     }
 
     /// The opened device of a leaf.
-    pub fn device(&self) -> Option<&Arc<dyn BlockDevice>> {
-        self.device.as_ref()
+    pub fn device(&self) -> Option<Arc<dyn BlockDevice>> {
+        self.device.read().clone()
+    }
+
+    /// Opens a leaf that was away or offline again, on `device`. What it missed is in its dirty time log. Fails with why
+    /// it cannot be used; it stays as it was then. [`VdevTree::reevaluate`] must follow.
+    pub fn reopen(&self, device: Arc<dyn BlockDevice>) -> std::result::Result<(), VdevAux> {
+        let psize = device.size() - device.size() % VDEV_LABEL_SIZE;
+        let usable = psize.checked_sub(VDEV_LABEL_START_SIZE + VDEV_LABEL_END_SIZE).filter(|_| psize >= SPA_MINDEVSIZE);
+        let asize = usable.ok_or(VdevAux::TooSmall)?;
+        if asize < self.min_asize.max(self.leaf_asize()) {
+            return Err(VdevAux::BadLabel);
+        }
+        self.asize.store(asize, Ordering::Relaxed);
+        *self.device.write() = Some(device);
+        self.unflushed.renew();
+        self.set_state(VdevState::Healthy, VdevAux::None);
+        Ok(())
+    }
+
+    /// Takes a leaf out of use and closes its device; its parents' states are not touched. From now on it lacks what is
+    /// written, and notes so itself. [`VdevTree::reevaluate`] must follow.
+    pub fn close(&self, state: VdevState, aux: VdevAux) {
+        self.set_state(state, aux);
+        *self.device.write() = None;
     }
 
     /// Allocatable bytes of an opened leaf.
     pub fn leaf_asize(&self) -> u64 {
-        self.asize
+        self.asize.load(Ordering::Relaxed)
+    }
+
+    /// Fewest allocatable bytes that a device in the place of this leaf must have.
+    pub fn min_asize(&self) -> u64 {
+        self.min_asize
     }
 
     /// Smallest allocation on a top-level vdev, bytes.
@@ -322,18 +351,19 @@ impl Vdev {
         let children: Vec<Vdev> =
             std::mem::take(&mut config.children).into_iter().map(|c| Vdev::build(c, ashift, below, open)).collect();
         let mut vdev = Vdev {
-            asize: config.asize,
+            asize: Arc::new(AtomicU64::new(config.asize)),
+            min_asize,
             config,
             children,
-            stats: VdevStats::default(),
+            stats: Arc::default(),
             ashift,
             geometry,
             reflow: RwLock::new(None),
             mapping: RwLock::new(None),
-            device: None,
-            state: AtomicU8::new(0),
-            aux: AtomicU8::new(0),
-            dtl: RwLock::new(Vec::new()),
+            device: Arc::default(),
+            state: Arc::default(),
+            aux: Arc::default(),
+            dtl: Arc::default(),
             unflushed: Arc::default(),
         };
         match vdev.config.kind {
@@ -368,15 +398,31 @@ impl Vdev {
         if psize < SPA_MINDEVSIZE {
             return self.set_state(VdevState::CantOpen, VdevAux::TooSmall);
         }
-        self.asize = psize - VDEV_LABEL_START_SIZE - VDEV_LABEL_END_SIZE;
-        if self.asize < min_asize {
+        let asize = psize - VDEV_LABEL_START_SIZE - VDEV_LABEL_END_SIZE;
+        self.asize.store(asize, Ordering::Relaxed);
+        if asize < min_asize {
             return self.set_state(VdevState::CantOpen, VdevAux::BadLabel);
         }
-        self.device = Some(device);
+        *self.device.write() = Some(device);
         match self.config.degraded {
             true => self.set_state(VdevState::Degraded, VdevAux::ErrExceeded),
             false => self.set_state(VdevState::Healthy, VdevAux::None),
         }
+    }
+
+    /// Takes over what the vdevs of the same guids have in another tree.
+    fn adopt(&mut self, from: &VdevTree) {
+        if let Some(old) = from.find(self.config.guid) {
+            (self.stats, self.device) = (old.stats.clone(), old.device.clone());
+            if self.config.kind.is_leaf() {
+                self.asize = old.asize.clone();
+            }
+            (self.dtl, self.unflushed) = (old.dtl.clone(), old.unflushed.clone());
+            (self.state, self.aux) = (old.state.clone(), old.aux.clone());
+            *self.reflow.write() = *old.reflow.read();
+            self.mapping.write().clone_from(&old.mapping.read());
+        }
+        self.children.iter_mut().for_each(|c| c.adopt(from));
     }
 
     /// Derives the states of this vdev and all inner ones below anew, after a leaf's state has changed.
@@ -492,6 +538,28 @@ impl VdevTree {
         root.children = children;
         root.evaluate();
         Ok(Self { root })
+    }
+
+    /// The tree as `config` has it, after a change of the pool's configuration: vdevs that were there before go on with
+    /// their devices, states and counters, shared with this tree; others are opened with `open`.
+    ///
+    /// # Errors
+    /// As [`VdevTree::build`].
+    pub fn changed(&self, config: VdevConfig, open: OpenLeaf<'_>) -> Result<Self> {
+        // Leaves that are there already must not be opened a second time, which would fail.
+        let mut only_new = |leaf: &VdevConfig| match self.find(leaf.guid) {
+            Some(_) => Err(VdevAux::OpenFailed),
+            None => open(leaf),
+        };
+        let mut tree = Self::build(config, &mut only_new)?;
+        tree.root.adopt(self);
+        tree.reevaluate();
+        Ok(tree)
+    }
+
+    /// Derives the states of all inner vdevs anew, after leaves were opened or closed.
+    pub fn reevaluate(&self) {
+        self.root.reevaluate();
     }
 
     /// The root vdev; its children are the top-level vdevs, in the order DVAs number them.

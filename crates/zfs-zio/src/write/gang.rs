@@ -34,13 +34,13 @@ impl Zio {
         ask: &Ask,
         depth: u32,
     ) -> Result<()> {
-        if ask.psize <= writer.alloc.min_alloc || depth >= MAX_DEPTH {
+        if ask.psize <= writer.alloc().min_alloc || depth >= MAX_DEPTH {
             return Err(no_space());
         }
         let header = Ask { psize: GANG_HEADER_SIZE as u64, copies: (ask.copies + 1).min(3), gang: true, ..*ask };
-        let found = match writer.alloc.alloc(self.vdevs(), &header)? {
+        let found = match writer.alloc().alloc(self.vdevs(), &header)? {
             Some(found) => Some(found),
-            None => writer.alloc.alloc(self.vdevs(), &Ask { copies: ask.copies, ..header })?,
+            None => writer.alloc().alloc(self.vdevs(), &Ask { copies: ask.copies, ..header })?,
         };
         let dvas = found.ok_or_else(no_space)?;
         let mut pieces: Vec<BlkPtr> = Vec::with_capacity(GANG_HEADER_BLKPTRS);
@@ -49,7 +49,7 @@ impl Zio {
             for piece in &pieces {
                 self.unalloc(writer, piece, ask.txg)?;
             }
-            dvas.iter().try_for_each(|dva| writer.alloc.unalloc(self.vdevs(), dva, ask.txg))?;
+            dvas.iter().try_for_each(|dva| writer.alloc().unalloc(self.vdevs(), dva, ask.txg))?;
             return Err(e);
         }
         for (d, dva) in dvas.iter().enumerate() {
@@ -72,7 +72,7 @@ impl Zio {
         let mut rest = bytes;
         while !rest.is_empty() {
             let left = GANG_HEADER_BLKPTRS - pieces.len();
-            let share = writer.alloc.round_up(rest.len().div_ceil(left) as u64);
+            let share = writer.alloc().round_up(rest.len().div_ceil(left) as u64);
             // Gang blocks of rounded sizes can end in a piece smaller than any allocation unit.
             let share = share.min(rest.len() as u64);
             let (size, dvas) = match self.largest_piece(writer, ask, share, rest.len() as u64)? {
@@ -109,13 +109,13 @@ impl Zio {
     fn largest_piece(&self, writer: &Writer, ask: &Ask, least: u64, most: u64) -> Result<Option<(u64, Vec<Dva>)>> {
         let mut size = most;
         loop {
-            if let Some(dvas) = writer.alloc.alloc(self.vdevs(), &Ask { psize: size, gang: false, ..*ask })? {
+            if let Some(dvas) = writer.alloc().alloc(self.vdevs(), &Ask { psize: size, gang: false, ..*ask })? {
                 return Ok(Some((size, dvas)));
             }
             if size <= least {
                 return Ok(None);
             }
-            let half = writer.alloc.round_up(size / 2).max(least);
+            let half = writer.alloc().round_up(size / 2).max(least);
             size = if half < size { half } else { least };
         }
     }
@@ -176,7 +176,7 @@ impl Zio {
 
     /// Gives back all that was just allocated for a piece.
     fn unalloc(&self, writer: &Writer, piece: &BlkPtr, txg: u64) -> Result<()> {
-        let mut back = |p: &BlkPtr| p.dvas().try_for_each(|dva| writer.alloc.unalloc(self.vdevs(), &dva, txg));
+        let mut back = |p: &BlkPtr| p.dvas().try_for_each(|dva| writer.alloc().unalloc(self.vdevs(), &dva, txg));
         if piece.is_gang() {
             self.each_piece(piece, &mut back, 0)?;
         }

@@ -24,7 +24,7 @@ impl Zio {
         let writer = self.writer()?;
         for class in CLASSES {
             let ask = Ask { class, psize: size, copies: 1, txg, stream: bm.objset, gang: false };
-            let Some(dvas) = self.judge(writer.alloc.alloc(self.vdevs(), &ask))? else { continue };
+            let Some(dvas) = self.judge(writer.alloc().alloc(self.vdevs(), &ask))? else { continue };
             let mut bp = BlkPtr::default();
             dvas.iter().enumerate().for_each(|(d, dva)| bp.set_dva(d, *dva));
             bp.set_lsize(size);

@@ -26,6 +26,7 @@ use crate::vdev::labels::LeafConfig;
 use crate::vdev::{VdevError, WriteIo};
 use crate::zio::Zio;
 use pack::Packed;
+use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use zfs_codec::checksum;
@@ -118,19 +119,51 @@ impl std::fmt::Debug for WriteProps {
 
 /// The writing half of an opened pool.
 pub(crate) struct Writer {
-    alloc: Allocator,
+    alloc: RwLock<Arc<Allocator>>,
     config: WriteConfig,
     suspended: AtomicBool,
 }
 
+impl Writer {
+    /// All space; a new one after vdevs were added, which shares what was there.
+    pub(crate) fn alloc(&self) -> Arc<Allocator> {
+        self.alloc.read().clone()
+    }
+}
+
 impl Zio {
+    /// Lets blocks be allocated on more vdevs, which are in the tree already.
+    ///
+    /// # Errors
+    /// `Corrupt` when the metaslabs do not fit their vdevs.
+    pub fn add_tops(&self, tops: Vec<TopSeed>) -> Result<()> {
+        let writer = self.writer()?;
+        let mut alloc = writer.alloc.write();
+        let extended = alloc.extended(self.vdevs(), tops).map_err(|e| e.pool(self.pool_name()))?;
+        *alloc = Arc::new(extended);
+        Ok(())
+    }
+
+    /// From now on nothing that is freed is overwritten, so that whoever walks the pool finds what its pointers lead to,
+    /// until [`Zio::let_go`].
+    pub fn hold_freed(&self) {
+        if let Some(w) = self.writer.get() {
+            w.alloc().hold();
+        }
+    }
+
+    /// Ends what [`Zio::hold_freed`] began. False when space was so scarce that it ended before.
+    pub fn let_go(&self) -> bool {
+        self.writer.get().is_none_or(|w| w.alloc().let_go())
+    }
+
     /// Makes the pool writable: from now on blocks may be allocated on `tops`. `loader` is kept as long as the pool: it
     /// must not hold the pool in turn. Fails when done twice, or with `Corrupt` when the metaslabs do not fit their
     /// vdevs.
     pub fn enable_writes(&self, tops: Vec<TopSeed>, loader: Loader, config: WriteConfig) -> Result<()> {
         let alloc = Allocator::new(self.vdevs(), tops, loader, config.allocators, config.aliquot)
             .map_err(|e| e.pool(self.pool_name()))?;
-        let writer = Writer { alloc, config, suspended: AtomicBool::new(false) };
+        let writer = Writer { alloc: RwLock::new(Arc::new(alloc)), config, suspended: AtomicBool::new(false) };
         self.writer.set(writer).map_err(|_| Error::invalid("the pool is writable already").pool(self.pool_name()))
     }
 
@@ -276,7 +309,7 @@ impl Zio {
         let mut class = ask.class;
         loop {
             let ask = Ask { class, ..*ask };
-            if let Some(dvas) = writer.alloc.alloc(self.vdevs(), &ask)? {
+            if let Some(dvas) = writer.alloc().alloc(self.vdevs(), &ask)? {
                 dvas.iter().enumerate().for_each(|(d, dva)| bp.set_dva(d, *dva));
                 return self.write_copies(bp, bytes);
             }
@@ -328,7 +361,7 @@ impl Zio {
     /// Fails with `Bug` when it is free already, which suspends the pool.
     pub fn free(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
         let writer = self.writer()?;
-        let result = self.each_address(bp, &mut |dva| writer.alloc.free(self.vdevs(), dva, txg));
+        let result = self.each_address(bp, &mut |dva| writer.alloc().free(self.vdevs(), dva, txg));
         self.judge(result.map_err(|e| e.txg(txg)))
     }
 
@@ -336,7 +369,7 @@ impl Zio {
     /// with `Corrupt` when some of it is allocated already.
     pub fn claim(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
         let writer = self.writer()?;
-        let result = self.each_address(bp, &mut |dva| writer.alloc.claim(self.vdevs(), dva, txg));
+        let result = self.each_address(bp, &mut |dva| writer.alloc().claim(self.vdevs(), dva, txg));
         self.judge(result.map_err(|e| e.txg(txg)))
     }
 
@@ -374,7 +407,7 @@ impl Zio {
     /// Loads the best metaslabs of every vdev, so that first writes need not wait for space maps. Those that cannot be
     /// read are left out of use.
     pub fn preload_metaslabs(&self) -> Result<()> {
-        self.writer()?.alloc.preload();
+        self.writer()?.alloc().preload();
         Ok(())
     }
 
@@ -382,23 +415,23 @@ impl Zio {
     /// until it is empty. Fails with `Bug` when the sets contradict each other; the pool is suspended then.
     pub fn take_sync_delta(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {
         let writer = self.writer()?;
-        self.judge(writer.alloc.take_deltas(txg))
+        self.judge(writer.alloc().take_deltas(txg))
     }
 
     /// `txg` is on stable storage: what was freed two txgs ago becomes allocatable.
     pub fn metaslab_sync_done(&self, txg: u64) -> Result<()> {
         let writer = self.writer()?;
-        self.judge(writer.alloc.sync_done(txg))
+        self.judge(writer.alloc().sync_done(txg))
     }
 
     /// Figures of a class.
     pub fn space(&self, class: Class) -> SpaceFigures {
-        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc.figures(class))
+        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc().figures(class))
     }
 
     /// Figures of a top-level vdev.
     pub fn vdev_space(&self, vdev: u64) -> SpaceFigures {
-        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc.vdev_figures(vdev))
+        self.writer.get().map_or_else(SpaceFigures::default, |w| w.alloc().vdev_figures(vdev))
     }
 }
 

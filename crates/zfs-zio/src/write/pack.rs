@@ -33,8 +33,8 @@ fn most(kind: CompressKind, lsize: u64, writer: &Writer) -> u64 {
     if kind == CompressKind::Zle {
         return saving;
     }
-    let whole = saving - saving % writer.alloc.gcd_alloc;
-    if whole < writer.alloc.min_alloc { BPE_PAYLOAD_SIZE as u64 } else { whole }
+    let whole = saving - saving % writer.alloc().gcd_alloc;
+    if whole < writer.alloc().min_alloc { BPE_PAYLOAD_SIZE as u64 } else { whole }
 }
 
 /// Decides; `may_compress` is off in late passes of a sync.
@@ -65,7 +65,7 @@ pub(super) fn pack(writer: &Writer, data: &Buf, props: &WriteProps, may_compress
         bp.set_level(props.level);
         return Packed::Embedded(bp);
     }
-    let rounded = writer.alloc.round_up(packed.len() as u64);
+    let rounded = writer.alloc().round_up(packed.len() as u64);
     if rounded >= lsize {
         return plain;
     }

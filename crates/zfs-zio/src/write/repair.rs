@@ -27,11 +27,15 @@ impl Zio {
             let Some(top) = self.vdevs().top(dva.vdev()) else { continue };
             // Whoever reads may hold a pointer of an older txg: what it takes for damage can be another block, which
             // lies where one copy was while the other copy is still there.
-            if writer.alloc.may_be_reused(self.vdevs(), dva, birth) {
+            if writer.alloc().may_be_reused(self.vdevs(), dva, birth) {
                 continue;
             }
             match top.write(WriteIo::repair(birth, damage), dva.offset(), good) {
-                Ok(()) => tracing::info!(vdev = dva.vdev(), offset = dva.offset(), "repaired a block"),
+                Ok(()) => {
+                    let bytes: u64 = damage.iter().map(|d| d.size).fold(0, u64::saturating_add);
+                    self.repaired.fetch_add(bytes, Ordering::Relaxed);
+                    tracing::info!(vdev = dva.vdev(), offset = dva.offset(), "repaired a block");
+                }
                 Err(e) => tracing::warn!(vdev = dva.vdev(), offset = dva.offset(), error = ?e, "repair failed"),
             }
         }

@@ -161,7 +161,7 @@ pub fn writable(zio: &Zio, classes: &[Class], free: &Free) {
         })
         .collect();
     let maps = free.clone();
-    let loader: Loader = Box::new(move |v, m| Ok(maps.lock().unwrap()[&(v, m)].clone()));
+    let loader: Loader = Arc::new(move |v, m| Ok(maps.lock().unwrap()[&(v, m)].clone()));
     zio.enable_writes(tops, loader, WriteConfig::default()).unwrap();
 }
 
