@@ -80,7 +80,7 @@ impl Pool {
         let zio = Zio::new("test", tree, Arc::new(ArcCache::new(64 << 20)), tasks);
         let seed = |index| MetaslabSeed { index, allocated: 0, histogram: None };
         let metaslabs = (0..size >> MS_SHIFT).map(seed).collect();
-        let loader = Box::new(|_, ms: u64| {
+        let loader = Arc::new(|_, ms: u64| {
             let mut free = RangeTree::new();
             free.add(ms << MS_SHIFT, (ms + 1) << MS_SHIFT).unwrap();
             Ok(free)
