@@ -5,7 +5,7 @@ use crate::getopt::{self, Command, Parsed};
 use crate::props::{Attr, Column, Def};
 use crate::session::{Run, Session, Stop, put, putln};
 use serde_json::json;
-use uzfs_proto::{Empty, method};
+use uzfs_proto::{Empty, LogHistoryArgs, method};
 
 /// OpenZFS release whose behaviour the tools follow; scripts compare it.
 pub const OPENZFS: &str = "2.3.2";
@@ -116,10 +116,43 @@ impl Program {
             Ok(code) | Err(Stop::Exit(code)) => code,
             Err(Stop::Usage(why)) => self.wrong(session, &why, Some(command)),
         };
+        if code == 0 {
+            self.log(session, command, &parsed, args);
+        }
         let _ = session.out.flush();
         code
     }
+
+    /// Has a command that changed a pool written to its history. That this fails is no error of the command.
+    fn log(&self, session: &mut Session, command: &Command, parsed: &Parsed, args: &[String]) {
+        let changes = match self.name {
+            "zfs" => CHANGES_DATASETS,
+            "zpool" => CHANGES_POOLS,
+            _ => &[],
+        };
+        if !changes.contains(&command.name) || parsed.has('n') {
+            return;
+        }
+        // The last operand names a dataset for every command of `zfs`; a pool comes first, but behind what is set.
+        let named = match (self.name, command.name) {
+            ("zfs", _) | (_, "set" | "import") => parsed.operands.last(),
+            _ => parsed.operands.first(),
+        };
+        let Some(named) = named else { return };
+        let pool = named.split(['/', '@', '#']).next().unwrap_or(named).to_owned();
+        let line: Vec<&str> = std::iter::once(self.name).chain(args.iter().map(String::as_str)).collect();
+        let _ = session.try_call::<method::LogHistory>(&LogHistoryArgs { pool, command: line.join(" ") });
+    }
 }
+
+/// Commands that are written to the history.
+const CHANGES_DATASETS: &[&str] = &[
+    "create", "destroy", "snapshot", "rollback", "clone", "promote", "rename", "bookmark", "set", "inherit", "hold",
+    "release",
+];
+const CHANGES_POOLS: &[&str] = &[
+    "add", "attach", "detach", "replace", "offline", "online", "clear", "scrub", "set", "reguid", "upgrade", "import",
+];
 
 /// Says that a subcommand is not there yet.
 pub fn not_yet(session: &mut Session, program: &str, command: &str) -> i32 {

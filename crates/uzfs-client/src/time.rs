@@ -96,6 +96,14 @@ pub fn second(seconds: u64) -> String {
     })
 }
 
+/// `Sun Nov 22 19:21 2026`, as of holds.
+pub fn held(seconds: u64) -> String {
+    or_number(seconds, |t| {
+        let (day, month) = (t.day_name(), t.month_name());
+        format!("{day} {month} {:2} {:02}:{:02} {}", t.day, t.hour, t.minute, t.year)
+    })
+}
+
 /// `2026-11-22.19:21:02`, as in histories.
 pub fn history(seconds: u64) -> String {
     or_number(seconds, |t| {

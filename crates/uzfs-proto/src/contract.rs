@@ -6,6 +6,7 @@
 //! must ask for that with varlink's `more` flag.
 
 use crate::ops::*;
+use crate::ops_dataset::*;
 use crate::ops_write::*;
 use crate::schema::{self, VarlinkStruct};
 use crate::{Caller, Failure, FailureCode, VdevNode};
@@ -253,6 +254,20 @@ contract_methods! {
     unary owner Rollback rollback(RollbackArgs) -> Empty;
     /// Renames a dataset or snapshot.
     unary owner RenameDataset rename_dataset(RenameDatasetArgs) -> Empty;
+    /// Makes a clone independent of its origin, which becomes a clone of it.
+    unary owner Promote promote(PromoteArgs) -> Empty;
+    /// Makes bookmarks, all or none.
+    unary owner CreateBookmarks create_bookmarks(CreateBookmarksArgs) -> Empty;
+    /// Holds snapshots, all or none.
+    unary owner HoldSnapshots hold_snapshots(HoldArgs) -> Empty;
+    /// Ends holds of snapshots, all or none.
+    unary owner ReleaseSnapshots release_snapshots(HoldArgs) -> Empty;
+    /// Holds of snapshots.
+    unary open ListHolds list_holds(ListHoldsArgs) -> ListHoldsReply;
+    /// What destroying a row of snapshots would free.
+    unary open SnapshotSpace snapshot_space(SnapshotSpaceArgs) -> SnapshotSpaceReply;
+    /// Appends a command to the history of a pool.
+    unary owner LogHistory log_history(LogHistoryArgs) -> Empty;
     /// Loads the key of an encryption root.
     unary owner LoadKey load_key(LoadKeyArgs) -> Empty;
     /// Forgets the key of an encryption root.
@@ -281,7 +296,7 @@ fn write_types(out: &mut String) {
     write_structs!(out: Raw, Property, LeafJob, RebuildStats, VdevStats, VdevNode, ScanStats,
         RemovalStats, ExpandStats, CheckpointStats, ErrorEntry, DedupBucket, DedupStats,
         ImportablePool, Pool, HistoryRecord, EventValue, Event, Dataset, MountEntry, Search, Rewind,
-        RewindInfo, MountItem, ItemResult, VdevSpec, Failure);
+        RewindInfo, MountItem, ItemResult, VdevSpec, BookmarkSpec, HoldEntry, Failure);
 }
 
 /// The interface definition as generated from the code.

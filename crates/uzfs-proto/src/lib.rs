@@ -24,6 +24,7 @@
 mod dataset;
 mod failure;
 mod ops;
+mod ops_dataset;
 mod ops_write;
 mod pool;
 mod scalar;
@@ -40,6 +41,7 @@ pub use contract::{Backend, INTERFACE, INTERFACE_TEXT, Method, PROTOCOL, Sink, m
 pub use dataset::*;
 pub use failure::*;
 pub use ops::*;
+pub use ops_dataset::*;
 pub use ops_write::*;
 pub use pool::*;
 pub use scalar::{Secret, U64};

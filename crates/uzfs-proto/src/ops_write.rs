@@ -199,7 +199,7 @@ contract_structs! {
     /// Parameters of DestroyDatasets.
     #[derive(Default)]
     pub struct DestroyDatasetsArgs {
-        /// File systems, volumes, snapshots; children and snapshots before what they belong to.
+        /// File systems, volumes, snapshots, bookmarks; children and snapshots before what they belong to.
         pub names: Vec<String>,
         /// Snapshots that are held or cloned go later (`-d`).
         pub defer: bool,
@@ -225,6 +225,8 @@ contract_structs! {
         pub properties: BTreeMap<String, Raw>,
         /// Properties whose local value goes.
         pub inherit: Vec<String>,
+        /// Those go back to the value that was received, if any (`-S`).
+        pub to_received: bool,
     }
 
     /// Parameters of Rollback.
@@ -243,5 +245,7 @@ contract_structs! {
         pub to: String,
         /// Unmount by force (`-f`).
         pub force: bool,
+        /// Snapshots of that name of everything below, too (`-r`).
+        pub recursive: bool,
     }
 }

@@ -5,8 +5,10 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod replay;
+mod write;
 
 pub use replay::replay;
+pub use write::{create, set_size};
 
 use std::sync::Arc;
 use zfs_dmu::{Dnode, Objset, Seek, Zap};

@@ -50,7 +50,7 @@ pub fn value(name: &str, text: &str, kind: DatasetKind, creating: bool) -> Resul
         return Ok(Raw::text(text));
     }
     if is_userquota(name) {
-        return Err(format!("'{name}' is not supported yet by uzfs"));
+        return quota_of(name, text, kind);
     }
     let Some(def) = dataset(name) else { return Err(format!("invalid property '{name}'")) };
     match def.attr {
@@ -64,6 +64,27 @@ pub fn value(name: &str, text: &str, kind: DatasetKind, creating: bool) -> Resul
     let raw = spelled(def, text)?;
     limits(def, text, &raw)?;
     Ok(raw)
+}
+
+/// Quotas of users, groups and projects; names of users are numbers already.
+fn quota_of(name: &str, text: &str, kind: DatasetKind) -> Result<Raw, String> {
+    let (what, who) = name.split_once('@').unwrap_or((name, ""));
+    if !what.ends_with("quota") {
+        return Err(format!("'{name}' is readonly"));
+    }
+    if kind != DatasetKind::Filesystem {
+        return Err(format!("'{name}' does not apply to datasets of this type"));
+    }
+    if who.parse::<u32>().is_err() {
+        return Err(format!("'{name}' has no such user, group or project"));
+    }
+    match text {
+        "none" => Ok(Raw::number(0)),
+        _ => match self::number(text)? {
+            0 => Err("use 'none' to disable userquota/groupquota".into()),
+            n => Ok(Raw::number(n)),
+        },
+    }
 }
 
 fn spelled(def: &Def, text: &str) -> Result<Raw, String> {
@@ -131,6 +152,9 @@ mod tests {
         assert_eq!(fs("my:prop", "x"), Ok(Raw::text("x")));
         assert_eq!(fs("quota", "none"), Ok(Raw::number(0)));
         assert_eq!(fs("mountpoint", "a/b").unwrap_err(), "'mountpoint' must be an absolute path, 'none', or 'legacy'");
+        assert_eq!(fs("userquota@1000", "1G"), Ok(Raw::number(1 << 30)));
+        assert_eq!(fs("projectobjquota@7", "none"), Ok(Raw::number(0)));
+        assert_eq!(fs("groupused@7", "1").unwrap_err(), "'groupused@7' is readonly");
         assert_eq!(fs("normalization", "formD").unwrap_err(), "'normalization' is readonly");
     }
 }

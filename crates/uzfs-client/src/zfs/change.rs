@@ -1,24 +1,30 @@
-//! Subcommands that change datasets: create, destroy, snapshot, clone, rename, rollback, set, inherit.
+//! Subcommands that change datasets: create, snapshot, clone, rename, rollback, set, inherit.
 
 use super::datasets::{self, Query};
+use super::destroy::Family;
 use super::mount::{self, How};
+use super::relate;
 use crate::getopt::Parsed;
-use crate::props::{self, FS, SNAP, VOL, parse};
+use crate::props::{self, FS, MARK, SNAP, VOL, parse};
 use crate::sentence;
 use crate::session::{Run, Session, Stop, putln};
-use std::collections::BTreeMap;
+use crate::who;
+use std::collections::{BTreeMap, BTreeSet};
 use uzfs_proto::{
-    CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, Failure, FailureCode,
-    Raw, RenameDatasetArgs, RollbackArgs, SetPropertiesArgs, method,
+    CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, FailureCode, Raw,
+    RenameDatasetArgs, RollbackArgs, SetPropertiesArgs, method,
 };
 
+/// Block size of volumes unless told otherwise.
+const VOLBLOCK: u64 = 16 << 10;
+
 /// Ends a command with a sentence and exit code 1.
-fn refuse<T>(session: &mut Session, sentence: &str) -> Result<T, Stop> {
+pub(super) fn refuse<T>(session: &mut Session, sentence: &str) -> Result<T, Stop> {
     putln!(session.err, "{sentence}");
     Err(Stop::Exit(1))
 }
 
-fn usage<T>(why: &str) -> Result<T, Stop> {
+pub(super) fn usage<T>(why: &str) -> Result<T, Stop> {
     Err(Stop::Usage(why.into()))
 }
 
@@ -52,7 +58,7 @@ fn check_name(session: &mut Session, name: &str, what: &str) -> Result<(), Stop>
     }
 }
 
-fn one(args: &Parsed, missing: &str) -> Result<String, Stop> {
+pub(super) fn one(args: &Parsed, missing: &str) -> Result<String, Stop> {
     match args.operands.as_slice() {
         [] => usage(missing),
         [one] => Ok(one.clone()),
@@ -82,9 +88,12 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
             return refuse(session, &format!("bad volume size '{}': {why}", args.value('V').unwrap_or("")));
         }
     };
-    if let (Some(size), false) = (volume_size, args.has('s')) {
-        // The whole volume is promised its space unless it is sparse.
-        properties.entry("refreservation".into()).or_insert_with(|| Raw::number(size));
+    let block = properties.get("volblocksize").and_then(Raw::as_u64).unwrap_or(VOLBLOCK);
+    // A volume is made of whole blocks.
+    let volume_size = volume_size.map(|size| size.checked_next_multiple_of(block).unwrap_or(size));
+    if volume_size.is_some() && !args.has('s') {
+        // The whole volume is promised its space unless it is sparse; the daemon knows how much that is.
+        properties.entry("refreservation".into()).or_insert_with(|| Raw::number(u64::MAX));
     }
     if args.has('p') {
         create_parents(session, &name)?;
@@ -183,7 +192,7 @@ pub fn snapshot(session: &mut Session, args: &Parsed) -> Run {
 }
 
 /// Names of a dataset and everything of some kinds below it, parents first.
-fn names_below(session: &mut Session, root: &str, kinds: u8) -> Result<Vec<String>, Stop> {
+pub(super) fn names_below(session: &mut Session, root: &str, kinds: u8) -> Result<Vec<String>, Stop> {
     let query = Query {
         roots: vec![root.to_owned()],
         recursive: true,
@@ -194,96 +203,6 @@ fn names_below(session: &mut Session, root: &str, kinds: u8) -> Result<Vec<Strin
     };
     let (found, failed) = datasets::fetch(session, &query)?;
     if failed { Err(Stop::Exit(1)) } else { Ok(found.into_iter().map(|d| d.name).collect()) }
-}
-
-/// `zfs destroy`.
-pub fn destroy(session: &mut Session, args: &Parsed) -> Run {
-    let name = one(args, "missing dataset argument")?;
-    if name.contains('#') {
-        return refuse(session, "destroying bookmarks is not supported yet by uzfs");
-    }
-    if args.has('R') {
-        return refuse(session, "destroying dependents with -R is not supported yet by uzfs");
-    }
-    let doomed = match name.split_once('@') {
-        Some((dataset, snaps)) => doomed_snapshots(session, args, dataset, snaps)?,
-        None => doomed_datasets(session, args, &name)?,
-    };
-    if args.has('v') || args.has('n') {
-        for name in &doomed {
-            let word = match (args.has('p'), args.has('n')) {
-                (true, _) => "destroy\t",
-                (false, true) => "would destroy ",
-                (false, false) => "will destroy ",
-            };
-            putln!(session.out, "{word}{name}");
-        }
-    }
-    if args.has('n') {
-        return Ok(0);
-    }
-    let call = DestroyDatasetsArgs { names: doomed, defer: args.has('d'), force: args.has('f') };
-    match session.try_call::<method::DestroyDatasets>(&call)? {
-        Ok(_) => Ok(0),
-        Err(f) => {
-            let subject = f.subject.clone().unwrap_or(name);
-            let noun = if subject.contains('@') { "snapshot " } else { "" };
-            putln!(session.err, "cannot destroy {noun}'{subject}': {}", destroy_sentence(&f));
-            Ok(1)
-        }
-    }
-}
-
-fn destroy_sentence(failure: &Failure) -> String {
-    match failure.code {
-        FailureCode::Busy => "dataset is busy".into(),
-        FailureCode::DatasetExists => failure.message.clone(),
-        _ => sentence::of(failure),
-    }
-}
-
-/// The snapshots that `ds@a,b` means, in `ds` or with `-r` below it too.
-fn doomed_snapshots(session: &mut Session, args: &Parsed, dataset: &str, snaps: &str) -> Result<Vec<String>, Stop> {
-    if snaps.contains('%') {
-        return refuse(session, "ranges of snapshots are not supported yet by uzfs");
-    }
-    let all = names_below(session, dataset, SNAP)?;
-    let mut out = Vec::new();
-    for snap in snaps.split(',') {
-        let belongs = |full: &&String| match full.split_once('@') {
-            Some((of, short)) => short == snap && (of == dataset || args.has('r')),
-            None => false,
-        };
-        out.extend(all.iter().filter(belongs).cloned());
-    }
-    if out.is_empty() {
-        return refuse(session, "could not find any snapshots to destroy; check snapshot names.");
-    }
-    Ok(out)
-}
-
-/// A dataset, with `-r` everything below it first.
-fn doomed_datasets(session: &mut Session, args: &Parsed, name: &str) -> Result<Vec<String>, Stop> {
-    let what = format!("cannot destroy '{name}'");
-    if !name.contains('/') {
-        putln!(session.err, "{what}: operation does not apply to pools");
-        putln!(session.err, "use 'zfs destroy -r {name}' to destroy all datasets in the pool");
-        putln!(session.err, "use 'zpool destroy {name}' to destroy the pool itself");
-        return Err(Stop::Exit(1));
-    }
-    let mut all = names_below(session, name, FS | VOL | SNAP)?;
-    if all.len() > 1 && !args.has('r') {
-        putln!(session.err, "{what}: filesystem has children");
-        putln!(session.err, "use '-r' to destroy the following datasets:");
-        for below in all.iter().skip(1) {
-            putln!(session.err, "{below}");
-        }
-        return Err(Stop::Exit(1));
-    }
-    all.reverse();
-    // Snapshots go before the datasets they are of, which parents-first order reversed does not give.
-    all.sort_by_key(|n| !n.contains('@'));
-    Ok(all)
 }
 
 /// `zfs set`.
@@ -310,13 +229,16 @@ pub fn set(session: &mut Session, args: &Parsed) -> Run {
         let mut properties = BTreeMap::new();
         for pair in &pairs {
             let (prop, text) = pair.split_once('=').unwrap_or((pair.as_str(), ""));
+            let prop = &who::numeric(prop);
             match parse::value(prop, text, kind, false) {
                 Ok(value) => properties.insert(prop.to_owned(), value),
                 Err(why) => return refuse(session, &format!("{what}: {why}")),
             };
         }
-        let remount = properties.contains_key("mountpoint");
-        let call = SetPropertiesArgs { name: name.clone(), properties, inherit: Vec::new() };
+        // A file system that may not be mounted any more is not.
+        let off = properties.get("canmount").and_then(Raw::as_u64) == Some(0);
+        let remount = properties.contains_key("mountpoint") || off;
+        let call = SetPropertiesArgs { name: name.clone(), properties, ..SetPropertiesArgs::default() };
         match session.try_call::<method::SetProperties>(&call)? {
             Ok(_) if remount && !args.has('u') => code = code.max(mount::move_mounts(session, name)?),
             Ok(_) => {}
@@ -349,9 +271,6 @@ pub fn inherit(session: &mut Session, args: &Parsed) -> Run {
     if names.is_empty() {
         return usage("missing dataset argument");
     }
-    if args.has('S') {
-        return refuse(session, "reverting to received values with -S is not supported yet by uzfs");
-    }
     let native = props::dataset(prop);
     match native.map(|d| d.attr) {
         None if !props::is_user(prop) => return refuse(session, &format!("invalid property '{prop}'")),
@@ -369,8 +288,12 @@ pub fn inherit(session: &mut Session, args: &Parsed) -> Run {
     for name in names {
         let all = if args.has('r') { names_below(session, name, FS | VOL)? } else { vec![name.clone()] };
         for name in all {
-            let call =
-                SetPropertiesArgs { name: name.clone(), properties: BTreeMap::new(), inherit: vec![prop.clone()] };
+            let call = SetPropertiesArgs {
+                name: name.clone(),
+                inherit: vec![prop.clone()],
+                to_received: args.has('S'),
+                ..SetPropertiesArgs::default()
+            };
             match session.try_call::<method::SetProperties>(&call)? {
                 Ok(_) if prop == "mountpoint" => code = code.max(mount::move_mounts(session, &name)?),
                 Ok(_) => {}
@@ -384,33 +307,70 @@ pub fn inherit(session: &mut Session, args: &Parsed) -> Run {
     Ok(code)
 }
 
+/// Most names that are listed before giving up.
+const MOST_LISTED: usize = 32;
+
 /// `zfs rollback`.
 pub fn rollback(session: &mut Session, args: &Parsed) -> Run {
     let name = one(args, "missing dataset argument")?;
-    let Some((dataset, snap)) = name.split_once('@') else {
+    let Some((dataset, _)) = name.split_once('@') else {
         return refuse(session, &format!("cannot open '{name}': not a snapshot"));
     };
     let what = format!("cannot rollback to '{name}'");
-    let of = format!("{dataset}@");
-    let all: Vec<String> = names_below(session, dataset, SNAP)?.into_iter().filter(|n| n.starts_with(&of)).collect();
-    let Some(at) = all.iter().position(|n| n.split_once('@').is_some_and(|(_, s)| s == snap)) else {
-        return refuse(session, &format!("cannot open '{name}': dataset does not exist"));
+    let Some(snap) = relate::open(session, &name, &[])? else { return Ok(1) };
+    let query = Query {
+        roots: vec![dataset.to_owned()],
+        recursive: true,
+        depth: Some(1),
+        kinds: SNAP | MARK,
+        listsnapshots: false,
+        properties: Some(Vec::new()),
     };
-    let later: Vec<String> = all.iter().skip(at + 1).rev().cloned().collect();
+    let (found, _) = datasets::fetch(session, &query)?;
+    let of_dataset = |n: &str| n.split(['@', '#']).next() == Some(dataset);
+    let later: Vec<String> =
+        found.into_iter().filter(|d| of_dataset(&d.name) && d.createtxg.0 > snap.createtxg.0).map(|d| d.name).collect();
     if !later.is_empty() {
         if !args.has('r') && !args.has('R') {
             putln!(session.err, "{what}: more recent snapshots or bookmarks exist");
             putln!(session.err, "use '-r' to force deletion of the following snapshots and bookmarks:");
-            for n in later.iter().rev() {
+            for n in later.iter().take(MOST_LISTED) {
                 putln!(session.err, "{n}");
+            }
+            if later.len() >= MOST_LISTED {
+                putln!(session.err, "Output limited to {MOST_LISTED} snapshots/bookmarks");
             }
             return Ok(1);
         }
-        let call = DestroyDatasetsArgs { names: later, defer: false, force: args.has('f') };
+        let names = rolled_away(session, args, &what, later)?;
+        let call = DestroyDatasetsArgs { names, defer: false, force: args.has('f') };
         session.call::<method::DestroyDatasets>(&what, &call)?;
     }
     session.call::<method::Rollback>(&what, &RollbackArgs { snapshot: name, force: args.has('f') })?;
     Ok(0)
+}
+
+/// What has to go for a rollback over `later`, clones with `-R` only.
+fn rolled_away(session: &mut Session, args: &Parsed, what: &str, later: Vec<String>) -> Result<Vec<String>, Stop> {
+    let (marks, snaps): (Vec<String>, Vec<String>) = later.into_iter().partition(|n| n.contains('#'));
+    let Some(first) = snaps.first() else { return Ok(marks) };
+    let family = Family::of(session, first)?;
+    let mut names = Vec::new();
+    let mut seen = BTreeSet::new();
+    for snap in snaps.iter().rev() {
+        family.gather(snap, &mut seen, &mut names);
+    }
+    let clones: Vec<&String> = names.iter().filter(|n| !snaps.contains(n)).collect();
+    if !clones.is_empty() && !args.has('R') {
+        putln!(session.err, "{what}: clones of previous snapshots exist");
+        putln!(session.err, "use '-R' to force deletion of the following clones and dependents:");
+        for clone in clones {
+            putln!(session.err, "{clone}");
+        }
+        return Err(Stop::Exit(1));
+    }
+    names.extend(marks);
+    Ok(names)
 }
 
 /// `zfs clone`.
@@ -423,12 +383,23 @@ pub fn clone(session: &mut Session, args: &Parsed) -> Run {
     };
     let what = format!("cannot create '{name}'");
     check_name(session, &name, &what)?;
-    let properties = properties(session, args, DatasetKind::Filesystem, &what)?;
+    let head = origin.split('@').next().unwrap_or_default().to_owned();
+    if !origin.contains('@') {
+        return refuse(session, &format!("cannot open '{origin}': not a snapshot"));
+    }
+    let Some(kind) = kind_of(session, &head)? else { return Ok(1) };
+    let properties = properties(session, args, kind, &what)?;
     if args.has('p') {
+        if relate::exists(session, &name)? {
+            return Ok(0);
+        }
         create_parents(session, &name)?;
     }
     let call = CloneSnapshotArgs { origin, name: name.clone(), properties };
     session.call::<method::CloneSnapshot>(&what, &call)?;
+    if kind == DatasetKind::Volume {
+        return Ok(0);
+    }
     mount::mount_new(session, &name, &How::default())
 }
 
@@ -440,8 +411,8 @@ pub fn rename(session: &mut Session, args: &Parsed) -> Run {
         [from, to] => (from.clone(), to.clone()),
         _ => return usage("too many arguments"),
     };
-    if args.has('r') {
-        return refuse(session, "renaming snapshots with -r is not supported yet by uzfs");
+    if args.has('r') && !from.contains('@') {
+        return usage("source dataset for recursive rename must be a snapshot");
     }
     let to = match (from.split_once('@'), to.strip_prefix('@')) {
         (Some((dataset, _)), Some(short)) => format!("{dataset}@{short}"),
@@ -452,7 +423,8 @@ pub fn rename(session: &mut Session, args: &Parsed) -> Run {
     if args.has('p') {
         create_parents(session, &to)?;
     }
-    let call = RenameDatasetArgs { from: from.clone(), to: to.clone(), force: args.has('f') };
+    let recursive = args.has('r');
+    let call = RenameDatasetArgs { from: from.clone(), to: to.clone(), force: args.has('f'), recursive };
     session.call::<method::RenameDataset>(&what, &call)?;
     if from.contains('@') || args.has('u') { Ok(0) } else { mount::move_mounts(session, &to) }
 }

@@ -2,9 +2,11 @@
 
 mod change;
 mod datasets;
+mod destroy;
 pub mod keys;
 mod list;
 pub mod mount;
+mod relate;
 mod table;
 
 pub use table::COMMANDS;
@@ -24,13 +26,18 @@ fn run(session: &mut Session, command: &Command, args: &Parsed) -> Run {
     match command.name {
         "list" => list::list(session, args),
         "create" => change::create(session, args),
-        "destroy" => change::destroy(session, args),
+        "destroy" => destroy::destroy(session, args),
         "snapshot" => change::snapshot(session, args),
         "rollback" => change::rollback(session, args),
         "clone" => change::clone(session, args),
         "rename" => change::rename(session, args),
         "set" => change::set(session, args),
         "inherit" => change::inherit(session, args),
+        "promote" => relate::promote(session, args),
+        "bookmark" => relate::bookmark(session, args),
+        "hold" => relate::hold(session, args, true),
+        "release" => relate::hold(session, args, false),
+        "holds" => relate::holds(session, args),
         "get" => list::get(session, args),
         "mount" => mount::mount(session, args),
         "unmount" => mount::unmount(session, args),

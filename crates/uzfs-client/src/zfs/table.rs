@@ -264,6 +264,61 @@ const INHERIT: Command = Command {
     ready: true,
 };
 
+const PROMOTE: Command = Command {
+    name: "promote",
+    aliases: &[],
+    about: "Makes a clone independent of its origin.",
+    usage: &["promote <clone-filesystem>"],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const BOOKMARK: Command = Command {
+    name: "bookmark",
+    aliases: &[],
+    about: "Makes a bookmark of a snapshot or of another bookmark.",
+    usage: &["bookmark <snapshot|bookmark> <newbookmark>"],
+    flags: &[],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const HOLD: Command = Command {
+    name: "hold",
+    aliases: &[],
+    about: "Keeps snapshots from being destroyed.",
+    usage: &["hold [-r] <tag> <snapshot> ..."],
+    flags: &[switch('r', "Snapshots of the same name of everything below too.")],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const HOLDS: Command = Command {
+    name: "holds",
+    aliases: &[],
+    about: "Lists what keeps snapshots from being destroyed.",
+    usage: &["holds [-rHp] <snapshot> ..."],
+    flags: &[switch('r', "Snapshots of the same name of everything below too."), SCRIPT, EXACT],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
+const RELEASE: Command = Command {
+    name: "release",
+    aliases: &[],
+    about: "Ends holds of snapshots.",
+    usage: &["release [-r] <tag> <snapshot> ..."],
+    flags: &[switch('r', "Snapshots of the same name of everything below too.")],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
 const fn with_alias(command: Command, aliases: &'static [&'static str]) -> Command {
     Command { aliases, ..command }
 }
@@ -278,9 +333,9 @@ pub const COMMANDS: &[Command] = &[
     SNAPSHOT,
     ROLLBACK,
     CLONE,
-    later("promote", &["promote <clone-filesystem>"]),
+    PROMOTE,
     RENAME,
-    later("bookmark", &["bookmark <snapshot|bookmark> <newbookmark>"]),
+    BOOKMARK,
     later("diff", &["diff [-FHth] <snapshot> [snapshot|filesystem]"]),
     BLANK,
     LIST,
@@ -369,9 +424,9 @@ pub const COMMANDS: &[Command] = &[
         ],
     ),
     BLANK,
-    later("hold", &["hold [-r] <tag> <snapshot> ..."]),
-    later("holds", &["holds [-rHp] <snapshot> ..."]),
-    later("release", &["release [-r] <tag> <snapshot> ..."]),
+    HOLD,
+    HOLDS,
+    RELEASE,
     BLANK,
     LOAD_KEY,
     UNLOAD_KEY,

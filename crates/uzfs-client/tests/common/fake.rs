@@ -310,6 +310,40 @@ impl Backend for Fake {
         Ok(Empty {})
     }
 
+    fn promote(&self, _: &Caller, args: PromoteArgs) -> Result<Empty, Failure> {
+        self.note(format!("promote {}", args.name));
+        Ok(Empty {})
+    }
+
+    fn create_bookmarks(&self, _: &Caller, args: CreateBookmarksArgs) -> Result<Empty, Failure> {
+        let all: Vec<String> = args.bookmarks.iter().map(|b| format!("{} of {}", b.name, b.source)).collect();
+        self.note(format!("bookmark {}", all.join(" ")));
+        Ok(Empty {})
+    }
+
+    fn hold_snapshots(&self, _: &Caller, args: HoldArgs) -> Result<Empty, Failure> {
+        self.note(format!("hold {} {}", args.tag, args.names.join(" ")));
+        Ok(Empty {})
+    }
+
+    fn release_snapshots(&self, _: &Caller, args: HoldArgs) -> Result<Empty, Failure> {
+        self.note(format!("release {} {}", args.tag, args.names.join(" ")));
+        Ok(Empty {})
+    }
+
+    fn list_holds(&self, _: &Caller, args: ListHoldsArgs) -> Result<ListHoldsReply, Failure> {
+        let hold = |s: &String| HoldEntry { snapshot: s.clone(), tag: "keep".into(), time: U64(1_700_000_000) };
+        Ok(ListHoldsReply { holds: args.names.iter().map(hold).collect() })
+    }
+
+    fn snapshot_space(&self, _: &Caller, _: SnapshotSpaceArgs) -> Result<SnapshotSpaceReply, Failure> {
+        Ok(SnapshotSpaceReply { bytes: U64(4096) })
+    }
+
+    fn log_history(&self, _: &Caller, _: LogHistoryArgs) -> Result<Empty, Failure> {
+        Ok(Empty {})
+    }
+
     fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
         Ok(PublishReply { ticket: String::new() })
     }

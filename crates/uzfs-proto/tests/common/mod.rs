@@ -202,6 +202,27 @@ macro_rules! backend {
             fn rename_dataset(&self, _: &Caller, _: RenameDatasetArgs) -> Result<Empty, Failure> {
                 no()
             }
+            fn promote(&self, _: &Caller, _: PromoteArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn create_bookmarks(&self, _: &Caller, _: CreateBookmarksArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn hold_snapshots(&self, _: &Caller, _: HoldArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn release_snapshots(&self, _: &Caller, _: HoldArgs) -> Result<Empty, Failure> {
+                no()
+            }
+            fn list_holds(&self, _: &Caller, _: ListHoldsArgs) -> Result<ListHoldsReply, Failure> {
+                no()
+            }
+            fn snapshot_space(&self, _: &Caller, _: SnapshotSpaceArgs) -> Result<SnapshotSpaceReply, Failure> {
+                no()
+            }
+            fn log_history(&self, _: &Caller, _: LogHistoryArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn publish(&self, _: &Caller, _: PublishArgs) -> Result<PublishReply, Failure> {
                 no()
             }

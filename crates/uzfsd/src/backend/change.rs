@@ -15,16 +15,20 @@ use zfs_spa::sync::SyncCtx;
 use zfs_spa::{Error, ErrorKind, Result as EngineResult, Spa};
 use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 
+/// How often a rollback waits for what its mount wrote at the very end.
+const ROLLBACK_TRIES: u32 = 8;
+/// Most snapshots destroyed in one txg.
+const SNAPSHOTS_PER_TXG: usize = 200;
 /// Properties that are stored in the file system itself, not in the dataset's table.
 const OF_FILESYSTEM: [&str; 4] = ["normalization", "casesensitivity", "utf8only", "version"];
 
 /// The part of a name behind the pool's.
-fn path_of(name: &str) -> String {
+pub(super) fn path_of(name: &str) -> String {
     let rest = name.strip_prefix(pool_of(name)).unwrap_or(name);
     rest.strip_prefix('/').unwrap_or(rest).to_owned()
 }
 
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     name.rsplit('@').next().unwrap_or(name).to_owned()
 }
 
@@ -44,6 +48,25 @@ pub(super) type Values = Vec<(String, NewValue)>;
 
 pub(super) fn set_all(ctx: &SyncCtx<'_>, ds: &Arc<DatasetState>, values: &Values) -> EngineResult<()> {
     values.iter().try_for_each(|(name, value)| ctx.dsl().set_prop(ctx.tx, ds, name, value))
+}
+
+/// Whether a value lies in the object set, where others may be writing at the same time.
+fn is_inside(name: &str) -> bool {
+    name == "volsize" || name.split_once('@').is_some_and(|(what, _)| what.ends_with("quota"))
+}
+
+/// Sets such a value, in a transaction like that of any other writer.
+fn set_inside(spa: &Spa, path: &str, name: &str, value: &NewValue) -> EngineResult<()> {
+    let NewValue::Number(number) = *value else { return Err(Error::invalid("inheriting what is not inherited")) };
+    let ds = found(spa.dsl(), path)?;
+    let tx = spa.txgs().assign()?;
+    match name.split_once('@') {
+        Some((what, who)) => spa.dsl().set_quota_of(&tx, &ds, what, who, number)?,
+        None => zfs_zvol::set_size(&spa.dsl().open_objset(&ds)?, &tx, number)?,
+    }
+    let txg = tx.txg();
+    drop(tx);
+    spa.txgs().wait_synced(txg)
 }
 
 /// What goes into the dataset's table.
@@ -87,7 +110,7 @@ impl Imported {
 }
 
 impl Engine {
-    fn writable(&self, name: &str) -> Result<Arc<Imported>, Failure> {
+    pub(super) fn writable(&self, name: &str) -> Result<Arc<Imported>, Failure> {
         let imported = self.pool(pool_of(name)).map_err(|_| failure::no_dataset(name))?;
         imported.writer()?;
         Ok(imported)
@@ -95,13 +118,12 @@ impl Engine {
 
     pub(super) fn create_dataset(&self, args: CreateDatasetArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.name)?;
-        if args.kind != DatasetKind::Filesystem {
-            let text = "making volumes is not supported yet by uzfs";
-            return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
-        }
         if number(&args.properties, "encryption") > 2 || number(&args.properties, "encryption") == 1 {
             let text = "making encrypted datasets is not supported yet by uzfs";
             return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
+        }
+        if args.kind == DatasetKind::Volume {
+            return self.create_volume(&args);
         }
         let txgs = imported.writer()?.txgs().clone();
         let filesystem = new_filesystem(&args.properties);
@@ -136,21 +158,62 @@ impl Engine {
     }
 
     pub(super) fn destroy_datasets(&self, args: DestroyDatasetsArgs) -> Result<Empty, Failure> {
-        for name in &args.names {
+        let mut rest = args.names.as_slice();
+        while let Some(name) = rest.first() {
             let imported = self.writable(name)?;
-            self.mounts.remove_all(args.force, |m| m.dataset == *name)?;
-            let (path, defer) = (path_of(name), args.defer);
-            let snapshot = name.contains('@').then(|| short(name));
-            imported.abandon_log(name)?;
-            imported.task(name, "destroy", move |ctx| {
-                let ds = found(ctx.dsl(), &path)?;
-                match snapshot {
-                    Some(short) => ctx.dsl().destroy_snapshot(ctx.tx, &ds, &short, defer),
-                    None => ctx.dsl().destroy_head(ctx.tx, &ds, &path),
-                }
-            })?;
+            // Snapshots in a row share a txg.
+            let alike = |n: &&String| n.contains('@') && pool_of(n) == pool_of(name);
+            let row = rest.iter().take_while(alike).count().clamp(1, SNAPSHOTS_PER_TXG);
+            let (now, later) = rest.split_at(row);
+            rest = later;
+            if name.contains('@') {
+                self.destroy_snapshots(&imported, now, &args)?;
+            } else {
+                self.destroy_one(&imported, name, args.force)?;
+            }
         }
         Ok(Empty {})
+    }
+
+    fn destroy_snapshots(
+        &self,
+        imported: &Imported,
+        names: &[String],
+        args: &DestroyDatasetsArgs,
+    ) -> Result<(), Failure> {
+        for name in names {
+            self.mounts.remove_all(args.force, |m| m.dataset == *name)?;
+        }
+        let (paths, defer) = (names.iter().map(|n| path_of(n)).collect::<Vec<_>>(), args.defer);
+        // Each is destroyed or refused by itself, so that a refusal ends the row but not the task.
+        let refused = imported.task(names.first().map_or("", String::as_str), "destroy", move |ctx| {
+            use ErrorKind as K;
+            for (at, path) in paths.iter().enumerate() {
+                let done =
+                    found(ctx.dsl(), path).and_then(|ds| ctx.dsl().destroy_snapshot(ctx.tx, &ds, &short(path), defer));
+                match done {
+                    Err(e) if matches!(e.kind(), K::NotFound | K::Busy | K::Exists) => return Ok(Some((at, e))),
+                    other => other?,
+                }
+            }
+            Ok(None)
+        })?;
+        match refused {
+            Some((at, e)) => Err(failure::engine(&e).about(names.get(at).cloned().unwrap_or_default())),
+            None => Ok(()),
+        }
+    }
+
+    fn destroy_one(&self, imported: &Imported, name: &str, force: bool) -> Result<(), Failure> {
+        let path = path_of(name);
+        if let Some((head, mark)) = path.split_once('#').map(|(h, m)| (h.to_owned(), m.to_owned())) {
+            return imported.task(name, "destroy", move |ctx| {
+                ctx.dsl().destroy_bookmark(ctx.tx, &found(ctx.dsl(), &head)?, &head, &mark)
+            });
+        }
+        self.mounts.remove_all(force, |m| m.dataset == name)?;
+        imported.abandon_log(name)?;
+        imported.task(name, "destroy", move |ctx| ctx.dsl().destroy_head(ctx.tx, &found(ctx.dsl(), &path)?, &path))
     }
 
     pub(super) fn create_snapshots(&self, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
@@ -185,8 +248,18 @@ impl Engine {
     pub(super) fn set_properties(&self, args: SetPropertiesArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.name)?;
         let mut values: Values = args.properties.iter().map(|(name, raw)| (name.clone(), value_of(raw))).collect();
-        values.extend(args.inherit.into_iter().map(|name| (name, NewValue::Inherit)));
+        let gone = if args.to_received { NewValue::Received } else { NewValue::Inherit };
+        values.extend(args.inherit.into_iter().map(|name| (name, gone.clone())));
+        self.check_space(&imported, &args.name, &mut values)?;
         let path = path_of(&args.name);
+        let (inside, values): (Values, Values) = values.into_iter().partition(|(name, _)| is_inside(name));
+        let spa = imported.writer()?;
+        for (name, value) in &inside {
+            set_inside(spa, &path, name, value).map_err(|e| failure::engine(&e).about(&args.name))?;
+        }
+        if values.is_empty() {
+            return Ok(Empty {});
+        }
         imported.task(&args.name, "set", move |ctx| {
             let ds = found(ctx.dsl(), &path)?;
             set_all(ctx, &ds, &values)
@@ -202,14 +275,23 @@ impl Engine {
             self.mounts.remove(&m.dataset, args.force)?;
         }
         imported.abandon_log(&head)?;
-        // What the mount wrote last must not be in a txg that syncs after the task.
         let spa: &Arc<Spa> = imported.writer()?;
-        spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(&head))?;
-        let path = path_of(&head);
-        imported.task(&args.snapshot, "rollback", move |ctx| {
-            let ds = found(ctx.dsl(), &path)?;
-            ctx.dsl().rollback(ctx.tx, &ds)
-        })?;
+        for left in (0..ROLLBACK_TRIES).rev() {
+            // What the mount wrote last must not be in a txg that syncs after the task.
+            spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(&head))?;
+            let path = path_of(&head);
+            let done = imported.task(&args.snapshot, "rollback", move |ctx| {
+                let ds = found(ctx.dsl(), &path)?;
+                ctx.dsl().rollback(ctx.tx, &ds)
+            });
+            match done {
+                Err(f) if f.code == FailureCode::Busy && left > 0 => {}
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
         if let Some(m) = mounted {
             let item = uzfs_proto::MountItem {
                 dataset: m.dataset.clone(),
@@ -237,9 +319,10 @@ impl Engine {
                 let text = "snapshots must be part of same dataset";
                 return Err(Failure::new(FailureCode::InvalidArgument, text).about(args.from));
             }
+            let recursive = args.recursive;
             imported.task(&args.from, "rename", move |ctx| {
-                let snap = found(ctx.dsl(), &from)?;
-                ctx.dsl().rename_snapshot(ctx.tx, &snap, &short(&from), &short(&to))
+                let (of, from, to) = (from.split('@').next().unwrap_or(""), short(&from), short(&to));
+                ctx.dsl().rename_snapshots(ctx.tx, of, &from, &to, recursive)
             })?;
             return Ok(Empty {});
         }

@@ -175,6 +175,34 @@ impl Backend for Service {
         self.0.rename_dataset(args)
     }
 
+    fn promote(&self, _: &Caller, args: PromoteArgs) -> Result<Empty, Failure> {
+        self.0.promote(&args)
+    }
+
+    fn create_bookmarks(&self, _: &Caller, args: CreateBookmarksArgs) -> Result<Empty, Failure> {
+        self.0.create_bookmarks(&args)
+    }
+
+    fn hold_snapshots(&self, _: &Caller, args: HoldArgs) -> Result<Empty, Failure> {
+        self.0.hold_snapshots(&args)
+    }
+
+    fn release_snapshots(&self, _: &Caller, args: HoldArgs) -> Result<Empty, Failure> {
+        self.0.release_snapshots(&args)
+    }
+
+    fn list_holds(&self, _: &Caller, args: ListHoldsArgs) -> Result<ListHoldsReply, Failure> {
+        self.0.list_holds(&args)
+    }
+
+    fn snapshot_space(&self, _: &Caller, args: SnapshotSpaceArgs) -> Result<SnapshotSpaceReply, Failure> {
+        self.0.snapshot_space(&args)
+    }
+
+    fn log_history(&self, _: &Caller, args: LogHistoryArgs) -> Result<Empty, Failure> {
+        self.0.log_history(&args)
+    }
+
     fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
         self.0.load_key(&args)
     }

@@ -18,6 +18,7 @@ mod poolprops;
 mod pools;
 mod poolw;
 mod publish;
+mod relations;
 mod vdevs;
 
 pub use contract::Service;

@@ -131,6 +131,7 @@ impl DslPool {
             policy: Mutex::new(super::policy::load(self, dir)?),
             log_policy: Mutex::new(super::log::policy(self, dir)?),
             marks: Mutex::default(),
+            livelist: Mutex::default(),
         });
         self.datasets.lock().insert(object, state.clone());
         let features = origin.map(|o| o.inner.lock().features.clone()).unwrap_or_default();
@@ -237,6 +238,7 @@ impl DslPool {
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, Some(&origin), 0)?;
+        self.start_livelist(tx, &ds)?;
         self.zero_log(tx, &ds)?;
         Ok(ds)
     }

@@ -2,6 +2,7 @@
 
 use super::bookmark::Mark;
 use super::deadlist::Deadlist;
+use super::livelist::Livelist;
 use super::reserve::Ask;
 use super::{DirState, DslPool, Sums, UsedBy, add, mosw};
 use parking_lot::Mutex;
@@ -69,6 +70,8 @@ pub struct DatasetState {
     pub(super) log_policy: Mutex<LogPolicy>,
     /// Bookmarks of a head, those without the figures of freed space too.
     pub(super) marks: Mutex<Vec<Mark>>,
+    /// Of a clone's head: what only it has.
+    pub(super) livelist: Mutex<Option<Livelist>>,
 }
 
 impl std::fmt::Debug for DatasetState {
@@ -125,6 +128,7 @@ impl DatasetState {
             }
             delta
         };
+        self.live(bp, false);
         self.dir().diduse_transfer(Sums { used: delta, ..s }, s.used, UsedBy::RefReserved, UsedBy::Head)
     }
 
@@ -136,6 +140,7 @@ impl DatasetState {
         let s = Sums::of(&*pool.ops, bp);
         let prev_snap_txg = self.inner.lock().phys.prev_snap_txg;
         let own = bp.birth() > prev_snap_txg;
+        self.live(bp, true);
         if own {
             pool.ops.free(tx, bp)?;
             let delta = {
@@ -183,7 +188,7 @@ impl DatasetState {
             dead.sort_unstable_by_key(|bp| (bp.birth(), bp.word));
             self.deadlist.lock().insert(pool, tx, &dead)?;
         }
-        pool.remove_livelist(tx, &self.dir())?;
+        pool.flush_livelist(tx, self)?;
         pool.store_marks(tx, self)?;
         let new = std::mem::take(&mut self.inner.lock().activate);
         for feature in new {

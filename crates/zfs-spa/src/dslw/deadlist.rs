@@ -70,6 +70,11 @@ impl Deadlist {
 
     /// Puts blocks on it.
     pub(super) fn insert(&mut self, pool: &DslPool, tx: &Tx, blocks: &[BlkPtr]) -> Result<()> {
+        self.insert_marked(pool, tx, blocks, false)
+    }
+
+    /// Puts blocks on it; those of a livelist that died again are marked and taken from the sums.
+    pub(super) fn insert_marked(&mut self, pool: &DslPool, tx: &Tx, blocks: &[BlkPtr], died: bool) -> Result<()> {
         let mut groups: BTreeMap<u64, Vec<BlkPtr>> = BTreeMap::new();
         let mut sums = Sums::default();
         let tree = self.tree(pool)?;
@@ -85,10 +90,24 @@ impl Deadlist {
             let mut list = Bpobj::open(&pool.mos, list)?;
             for bp in &blocks {
                 let s = Sums::of(&*pool.ops, bp);
-                list.enqueue(tx, bp, false, s.used as u64)?;
+                list.enqueue(tx, bp, died, s.used as u64)?;
             }
         }
-        self.change(pool, tx, sums)
+        self.change(pool, tx, if died { sums.minus() } else { sums })
+    }
+
+    /// The newest key and its list.
+    pub(super) fn newest(&mut self, pool: &DslPool) -> Result<Option<(u64, u64)>> {
+        Ok(self.tree(pool)?.last_key_value().map(|(key, list)| (*key, *list)))
+    }
+
+    /// Removes a key with its list, whose blocks are free.
+    pub(super) fn drop_key(&mut self, pool: &DslPool, tx: &Tx, key: u64) -> Result<()> {
+        let Some(list) = self.tree(pool)?.remove(&key) else { return Ok(()) };
+        mosw::zap_remove(&pool.mos, tx, self.object, &hex(key))?;
+        let sums = pool.bpobj_sums(list)?;
+        self.change(pool, tx, sums.minus())?;
+        if pool.is_empty_bpobj(list) { pool.empty_bpobj_release(tx) } else { Bpobj::destroy(&pool.mos, tx, list) }
     }
 
     /// The list of `key`, one of its own in place of the shared empty one.

@@ -191,16 +191,19 @@ impl DslPool {
             *ds.prev.lock() = prev;
             return Err(e);
         }
-        self.remove_livelist(tx, &ds.dir())?;
         self.set_refreservation(ds, 0)?;
         self.deactivate_features(tx, ds)?;
         if let Some(prev) = &prev {
             self.leave_origin(tx, ds, prev)?;
         }
         Deadlist::open(self, phys.deadlist_obj)?.destroy(self, tx)?;
-        let text = format!("(bptree, mintxg={})", phys.prev_snap_txg);
+        let by_livelist = self.queue_livelist(tx, ds)?;
+        let how = if by_livelist { "livelist" } else { "bptree" };
+        let text = format!("({how}, mintxg={})", phys.prev_snap_txg);
         self.ops.log(tx, "destroy", Some((path, ds.object)), &text)?;
-        self.queue_tree(tx, ds)?;
+        if !by_livelist {
+            self.queue_tree(tx, ds)?;
+        }
         ds.dir().update(|p| p.head_dataset_obj = 0);
         mosw::free(&self.mos, tx, phys.snapnames_zapobj)?;
         self.destroy_marks(tx, ds)?;
@@ -288,6 +291,6 @@ impl DslPool {
         if left == 0 {
             return Ok(true);
         }
-        self.free_tree(tx)
+        Ok(self.free_tree(tx)? || self.free_livelist(tx)?)
     }
 }

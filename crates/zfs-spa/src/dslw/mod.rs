@@ -22,6 +22,7 @@ mod deadlist;
 mod destroy;
 mod dir;
 mod hold;
+mod livelist;
 mod log;
 mod mosw;
 mod policy;
@@ -49,7 +50,7 @@ use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result, Zap};
 use zfs_phys::BlkPtr;
-use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys, field};
+use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys};
 use zfs_phys::feature::Feature;
 use zfs_zio::Error;
 
@@ -246,6 +247,8 @@ impl DslPool {
             if phys.is_snapshot() || phys.prev_snap_obj == 0 { None } else { Some(self.dataset(phys.prev_snap_obj)?) };
         let policy = policy::load(self, &dir)?;
         let log_policy = log::policy(self, &dir)?;
+        let is_head = dir.phys().head_dataset_obj == object;
+        let livelist = if is_head { self.load_livelist(&dir)? } else { None };
         let inner = dataset::DsInner {
             phys,
             reserved: if phys.is_snapshot() { 0 } else { self.own_prop(&dir, "refreservation")? },
@@ -264,6 +267,7 @@ impl DslPool {
             log_policy: Mutex::new(log_policy),
             policy: Mutex::new(policy),
             marks: Mutex::new(self.load_marks(object, &phys)?),
+            livelist: Mutex::new(livelist),
         });
         Ok(self.datasets.lock().entry(object).or_insert(state).clone())
     }
@@ -322,23 +326,6 @@ impl DslPool {
             Some(object) => self.dataset(object).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// The livelist of a directory.
-    fn livelist_of(&self, dir: &DirState) -> Result<Option<u64>> {
-        match self.mos.dnode(dir.object)?.phys().object_type.is_zap() {
-            true => mosw::zap_get(&self.mos, dir.object, field::LIVELIST),
-            false => Ok(None),
-        }
-    }
-
-    /// Gives up the livelist of a clone that changes, as it would have to be kept up to date with every block. The clone
-    /// is then destroyed by walking its tree.
-    fn remove_livelist(&self, tx: &Tx, dir: &DirState) -> Result<()> {
-        let Some(object) = self.livelist_of(dir)? else { return Ok(()) };
-        mosw::zap_remove(&self.mos, tx, dir.object, field::LIVELIST)?;
-        deadlist::Deadlist::open(self, object)?.destroy(self, tx)?;
-        self.ops.feature_add(tx, Feature::Livelist, -1)
     }
 
     /// Tells that the object set of a dataset has something to write in `txg`.

@@ -5,10 +5,15 @@
 
 use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
 use std::sync::Arc;
-use zfs_dmu::Result;
 use zfs_dmu::txg::Tx;
-use zfs_phys::enums::DmuObjectType as Ot;
+use zfs_dmu::{Result, Zap};
+use zfs_phys::dsl::field;
+use zfs_phys::enums::{DmuObjectType as Ot, ObjsetType};
+use zfs_phys::feature::Feature;
 use zfs_zio::{Error, ErrorKind};
+
+/// Object of a file system's master node.
+const MASTER_NODE: u64 = 1;
 
 /// A value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub enum NewValue {
     Text(String),
     /// None: as the parent, or the default.
     Inherit,
+    /// What was received, if anything.
+    Received,
 }
 
 impl DslPool {
@@ -38,12 +45,74 @@ impl DslPool {
             "refquota" => ds.inner.lock().quota = number,
             _ => {}
         }
+        if let Some((what, who)) = name.split_once('@').filter(|(what, _)| what.ends_with("quota")) {
+            return self.set_quota_of(tx, ds, what, who, number);
+        }
+        if matches!(name, "filesystem_limit" | "snapshot_limit") && number != u64::MAX {
+            self.start_counts(tx, &ds.dir())?;
+        }
         let zap = self.props_zap(tx, ds, value)?;
         if zap == 0 {
             return Ok(());
         }
         self.store_prop(tx, zap, name, value)?;
         self.reload_policies()
+    }
+
+    /// Limits what a user, group or project may use: `userquota`, `groupobjquota` and so on, by numeric id.
+    ///
+    /// # Errors
+    /// `NotFound` for an id that is no number, `Invalid` for what is no file system.
+    pub fn set_quota_of(&self, tx: &Tx, ds: &Arc<DatasetState>, what: &str, who: &str, quota: u64) -> Result<()> {
+        let id: u64 = who.parse().map_err(|_| Error::not_found("limiting the space of somebody unknown"))?;
+        let objset = self.open_objset(ds)?;
+        if objset.phys().os_type != ObjsetType::Zfs {
+            return Err(Error::invalid("limiting users of what is no file system"));
+        }
+        let master = Zap::open(&objset, MASTER_NODE)?;
+        let name = format!("{what}@");
+        let table = match master.lookup_u64(name.as_bytes())? {
+            Some(table) => table,
+            None if quota == 0 => return Ok(()),
+            None => {
+                let table = Zap::create(&objset, tx, Ot::USERGROUP_QUOTA, 0)?;
+                master.add(tx, name.as_bytes(), &[table])?;
+                table
+            }
+        };
+        let (table, key) = (Zap::open(&objset, table)?, format!("{id:x}"));
+        match quota {
+            0 if table.lookup_u64(key.as_bytes())?.is_none() => Ok(()),
+            0 => table.remove(tx, key.as_bytes()),
+            quota => table.update(tx, key.as_bytes(), &[quota]),
+        }
+    }
+
+    /// File systems and snapshots in `dir` and below are counted from now on. Gives both counts.
+    fn start_counts(&self, tx: &Tx, dir: &Arc<DirState>) -> Result<[u64; 2]> {
+        if !self.ops.feature_active(Feature::FilesystemLimits) {
+            self.ops.feature_add(tx, Feature::FilesystemLimits, 1)?;
+        }
+        self.zapify(tx, dir.object)?;
+        if let Some(known) = mosw::zap_get(&self.mos, dir.object, field::FILESYSTEM_COUNT)? {
+            return Ok([known, mosw::zap_get(&self.mos, dir.object, field::SNAPSHOT_COUNT)?.unwrap_or(0)]);
+        }
+        let mut counts = [0u64; 2];
+        let phys = dir.phys();
+        for entry in Zap::open(&self.mos, phys.child_dir_zapobj)?.iter() {
+            let entry = entry?;
+            if !entry.name().starts_with(b"$") {
+                let below = self.start_counts(tx, &self.dir(entry.value.first())?)?;
+                counts = [counts[0] + 1 + below[0], counts[1] + below[1]];
+            }
+        }
+        let names = self.dataset(phys.head_dataset_obj)?.phys().snapnames_zapobj;
+        for entry in Zap::open(&self.mos, names)?.iter() {
+            counts[1] += u64::from(!entry?.name().starts_with(b"%"));
+        }
+        mosw::zap_add(&self.mos, tx, dir.object, field::FILESYSTEM_COUNT, counts[0])?;
+        mosw::zap_add(&self.mos, tx, dir.object, field::SNAPSHOT_COUNT, counts[1])?;
+        Ok(counts)
     }
 
     /// Whether `bytes` that move from one directory to another fit the quotas above the new place that are not above
@@ -81,6 +150,7 @@ impl DslPool {
         match value {
             NewValue::Number(n) => mosw::zap_set(&self.mos, tx, zap, name, *n),
             NewValue::Text(text) => mosw::zap_set_text(&self.mos, tx, zap, name, text),
+            NewValue::Received => mosw::zap_remove_any(&self.mos, tx, zap, name),
             NewValue::Inherit => {
                 mosw::zap_remove_any(&self.mos, tx, zap, name)?;
                 mosw::zap_remove_any(&self.mos, tx, zap, &format!("{name}$iuv"))?;
@@ -95,7 +165,7 @@ impl DslPool {
         if !phys.is_snapshot() {
             return Ok(ds.dir().phys().props_zapobj);
         }
-        if phys.props_obj == 0 && *value != NewValue::Inherit {
+        if phys.props_obj == 0 && !matches!(value, NewValue::Inherit | NewValue::Received) {
             let zap = mosw::zap_create(&self.mos, tx, Ot::DSL_PROPS)?;
             ds.update(|p| p.props_obj = zap);
             return Ok(zap);
@@ -107,7 +177,7 @@ impl DslPool {
         dir.update(|p| p.quota = quota);
         let zap = dir.phys().props_zapobj;
         match value {
-            NewValue::Inherit => mosw::zap_remove_any(&self.mos, tx, zap, "quota"),
+            NewValue::Inherit | NewValue::Received => mosw::zap_remove_any(&self.mos, tx, zap, "quota"),
             _ => mosw::zap_set(&self.mos, tx, zap, "quota", quota),
         }
     }

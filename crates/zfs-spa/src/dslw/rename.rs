@@ -3,8 +3,8 @@
 use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use zfs_dmu::Result;
 use zfs_dmu::txg::Tx;
+use zfs_dmu::{Result, Zap};
 use zfs_phys::dsl::{DS_FLAG_UNIQUE_ACCURATE, field};
 use zfs_zio::{Error, ErrorKind};
 
@@ -22,6 +22,59 @@ impl DslPool {
         mosw::zap_remove(&self.mos, tx, names, from)?;
         mosw::zap_add(&self.mos, tx, names, to, snap.object)?;
         self.snapshots_changed(tx, &snap.dir())
+    }
+
+    /// Gives the snapshot `from` of the dataset at `path` (with `below`, of everything below it that has one) the short
+    /// name `to`, all or none.
+    ///
+    /// # Errors
+    /// `NotFound` for the snapshot at `path`, `Exists`.
+    pub fn rename_snapshots(&self, tx: &Tx, path: &str, from: &str, to: &str, below: bool) -> Result<()> {
+        let missing = || Error::not_found("renaming a snapshot");
+        let mut pending = vec![self.find_dir(path)?.ok_or_else(missing)?];
+        let mut all = Vec::new();
+        while let Some(dir) = pending.pop() {
+            let phys = dir.phys();
+            if phys.head_dataset_obj != 0 {
+                let names = self.dataset(phys.head_dataset_obj)?.phys().snapnames_zapobj;
+                if let Some(object) = mosw::zap_get(&self.mos, names, from)? {
+                    if mosw::zap_has(&self.mos, names, to)? {
+                        return Err(Error::new(ErrorKind::Exists, "renaming a snapshot"));
+                    }
+                    all.push(object);
+                } else if all.is_empty() {
+                    return Err(missing());
+                }
+            }
+            if below {
+                for entry in Zap::open(&self.mos, phys.child_dir_zapobj)?.iter() {
+                    pending.push(self.dir(entry?.value.first())?);
+                }
+            }
+        }
+        all.into_iter().try_for_each(|snap| self.rename_snapshot(tx, &self.dataset(snap)?, from, to))
+    }
+
+    /// Bytes that come free when the snapshots from `first` to `last`, which is the same or newer, are destroyed.
+    ///
+    /// # Errors
+    /// `Invalid` when they are not of one dataset and in that order.
+    pub fn space_of_snapshots(&self, first: &Arc<DatasetState>, last: &Arc<DatasetState>) -> Result<u64> {
+        let since = first.phys().prev_snap_txg;
+        let (mut at, mut bytes) = (last.clone(), 0u64);
+        loop {
+            let phys = at.phys();
+            if !phys.is_snapshot() || phys.creation_txg < first.phys().creation_txg {
+                return Err(Error::invalid("snapshots that are not in a row"));
+            }
+            let next = self.dataset(phys.next_snap_obj)?;
+            let freed = next.deadlist.lock().sums_between(self, since, u64::MAX)?;
+            bytes = bytes.saturating_add_signed(freed.used);
+            if at.object == first.object {
+                return Ok(bytes);
+            }
+            at = self.dataset(phys.prev_snap_obj)?;
+        }
     }
 
     /// Moves a file system or volume with everything below it. Paths have no pool name.

@@ -76,6 +76,7 @@ impl DslPool {
             policy: Mutex::new(*head.policy.lock()),
             log_policy: Mutex::new(*head.log_policy.lock()),
             marks: Mutex::default(),
+            livelist: Mutex::default(),
         });
         self.datasets.lock().insert(object, snap.clone());
         for feature in features {
