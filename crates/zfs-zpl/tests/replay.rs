@@ -77,6 +77,111 @@ fn the_log_that_openzfs_left_is_replayed() {
     zdb_is_clean(crashed.path(), "zil");
 }
 
+/// One change of every kind that has a record, and some that have none.
+fn every_change(vfs: &Vfs) {
+    let root = vfs.root();
+    let make = |dir, name: &str, mode: u32, target: &str| {
+        vfs.create(dir, name.as_bytes(), &NewFile { mode, target: target.as_bytes(), ..new_file() }).unwrap()
+    };
+    let dir = make(root, "dir", 0o042_755, "");
+    let inside = make(dir, "inside", 0o100_600, "");
+    make(dir, "link", 0o120_777, "inside");
+    make(root, "fifo", 0o010_644, "");
+    vfs.create(root, b"device", &NewFile { mode: 0o020_640, rdev: (7, 9), ..NewFile::default() }).unwrap();
+    vfs.write(inside, 0, &[7; 5000], false, true).unwrap();
+    vfs.write(inside, 200_000, &[8; 300_000], false, true).unwrap();
+    vfs.allocate(inside, 1000, 100, Allocate::PunchHole).unwrap();
+    vfs.allocate(inside, 600_000, 100, Allocate::Extend).unwrap();
+    vfs.link(inside, root, b"hard").unwrap();
+    let set = SetAttr { mode: Some(0o4750), uid: Some(77), gid: Some(88), ..SetAttr::default() };
+    vfs.setattr(inside, &set).unwrap();
+    let time = zfs_zpl::Time { sec: 1000, nsec: 5 };
+    let set = SetAttr { atime: Some(time), mtime: Some(time), ..SetAttr::default() };
+    vfs.setattr(make(root, "old", 0o100_644, ""), &set).unwrap();
+    let flags = zfs_phys::znode::ZFS_NODUMP;
+    vfs.setattr(make(root, "flags", 0o100_644, ""), &SetAttr { flags: Some((flags, 0)), ..SetAttr::default() })
+        .unwrap();
+    let attributes = make(root, "attributes", 0o100_644, "");
+    let xattr = |name: &str, value: Option<&[u8]>| {
+        vfs.setxattr(attributes, name.as_bytes(), value, XattrMode::Any, true).unwrap();
+    };
+    xattr("user.small", Some(b"value"));
+    xattr("user.gone", Some(b"value"));
+    xattr("user.gone", None);
+    xattr("user.large", Some(&[5; 60_000]));
+    xattr("user.shrinks", Some(&[6; 50_000]));
+    xattr("user.shrinks", Some(b"small"));
+    for (name, other) in [("a", "b"), ("c", "d")] {
+        vfs.write(make(root, name, 0o100_644, ""), 0, name.as_bytes(), false, true).unwrap();
+        vfs.write(make(root, other, 0o100_644, ""), 0, other.as_bytes(), false, true).unwrap();
+    }
+    vfs.rename(root, b"a", root, b"b", RenameFlags::Exchange).unwrap();
+    vfs.rename(root, b"c", dir, b"d", RenameFlags::Replace).unwrap();
+    vfs.rename(dir, b"d", root, b"d", RenameFlags::Replace).unwrap();
+    vfs.rename(root, b"old", dir, b"white", RenameFlags::Whiteout { uid: 3, gid: 4 }).unwrap();
+    make(root, "empty", 0o040_755, "");
+    vfs.remove(root, b"empty", true).unwrap();
+    make(root, "removed", 0o100_644, "");
+    vfs.remove(root, b"removed", false).unwrap();
+    let unnamed = vfs.create_unnamed(root, &new_file()).unwrap();
+    vfs.hold(unnamed);
+    vfs.write(unnamed, 0, b"late", false, true).unwrap();
+    vfs.link(unnamed, root, b"late").unwrap();
+    vfs.release(unnamed).unwrap();
+}
+
+/// A crash leaves what every kind of change made, with the numbers the files had.
+#[test]
+fn every_kind_of_change_is_replayed() {
+    let disk = Disk::new(256, Arc::new(SystemClock));
+    let crash = tempfile::tempdir().unwrap();
+    let spa = open(disk.path());
+    let vfs = mount(&spa);
+    // The log is there before, so that what follows is in it and in no txg.
+    vfs.create(vfs.root(), b"first", &new_file()).unwrap();
+    vfs.sync_all().unwrap();
+    spa.txgs().wait_synced(0).unwrap();
+    every_change(&vfs);
+    // What has no record made a txg wait; these have.
+    every_change_again(&vfs);
+    let synced = spa.txgs().synced_txg();
+    vfs.sync_all().unwrap();
+    assert_eq!(spa.txgs().synced_txg(), synced, "a commit waited for a txg");
+    copy(disk.path(), crash.path());
+    let want = manifest_of(&vfs, vfs.root(), &[]);
+    let other = open(crash.path());
+    let again = mount(&other);
+    let seen = manifest_of(&again, again.root(), &[]);
+    let differences = manifest::differences(&want, &seen, &["mtime_ns"]);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert_eq!(want.len(), seen.len());
+    drop(again);
+    other.close(false).unwrap();
+    zdb_is_clean(crash.path(), disk::POOL);
+    drop(vfs);
+    spa.close(false).unwrap();
+}
+
+/// The same below another directory, without what has to wait for a txg.
+fn every_change_again(vfs: &Vfs) {
+    let root = vfs.root();
+    let new = |mode| NewFile { mode, ..new_file() };
+    let top = vfs.create(root, b"again", &new(0o040_700)).unwrap();
+    for n in 0..20u8 {
+        let name = format!("f{n}");
+        let file = vfs.create(top, name.as_bytes(), &new(0o100_644)).unwrap();
+        vfs.write(file, u64::from(n) * 1000, &[n; 40_000], false, true).unwrap();
+        let value = vec![n; if n % 3 == 0 { 40_000 } else { 40 }];
+        vfs.setxattr(file, b"user.a", Some(&value), XattrMode::Any, true).unwrap();
+        match n % 4 {
+            0 => vfs.remove(top, name.as_bytes(), false).unwrap(),
+            1 => vfs.rename(top, name.as_bytes(), top, b"target", RenameFlags::Replace).unwrap(),
+            2 => vfs.setattr(file, &SetAttr { size: Some(12_345), ..SetAttr::default() }).unwrap(),
+            _ => vfs.link(file, top, format!("l{n}").as_bytes()).unwrap(),
+        }
+    }
+}
+
 /// What the files of a model hold, by name.
 type Model = BTreeMap<String, Vec<u8>>;
 
@@ -174,7 +279,11 @@ fn what_was_made_durable_survives_crashes_at_any_moment() {
             vfs.sync_all().unwrap();
             copy(disk.path(), crash.path());
             // The log as it was left, as it was claimed, and gone: each is judged now and then, for it takes long.
-            let judge = |when| if (round + crashes) % 6 == when { zdb_is_clean(crash.path(), disk::POOL) };
+            let judge = |when| {
+                if (round + crashes) % 6 == when {
+                    zdb_is_clean(crash.path(), disk::POOL)
+                }
+            };
             judge(0);
             let other = open(crash.path());
             judge(1);
