@@ -64,6 +64,7 @@ impl Engine {
         self.check_in_use(&args.vdevs, args.force)?;
         let new = NewVdevs::open(&args.vdevs)?;
         spa.add(&new.vdevs, &new.auxiliaries, args.ashift).map_err(|e| told(&e).about(&args.pool))?;
+        imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_add");
         Ok(Empty {})
     }
@@ -118,6 +119,7 @@ impl Engine {
         let mut devices = NewVdevs::default();
         let new = devices.vdev(&args.new)?;
         spa.attach(guid, &new, args.replace, args.ashift).map_err(|e| told(&e).about(&args.device))?;
+        imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_attach");
         Ok(Empty {})
     }
@@ -126,6 +128,7 @@ impl Engine {
         let (imported, spa) = self.to_change(&args.pool)?;
         let guid = device(&spa, &args.device)?;
         spa.detach(guid).map_err(|e| told(&e).about(&args.device))?;
+        imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_remove");
         Ok(Empty {})
     }

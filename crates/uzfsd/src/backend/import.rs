@@ -51,6 +51,13 @@ pub fn tree(pool: &Arc<Pool>) -> VdevNode {
         let found = pool.candidate().auxiliary.get(&guid).or_else(|| pool.candidate().devices.get(&guid));
         found.map(|d| d.device.size())
     };
+    // Those that were added since the import were not found by it.
+    let added = |guid: u64| {
+        let config = pool.spares().iter().chain(pool.l2cache()).find(|c| c.u64("guid") == Some(guid))?;
+        let device = zfs_env::FileDevice::open_read_only(config.str("path")?).ok()?;
+        Some(zfs_env::BlockDevice::size(&device))
+    };
+    let size = |guid: u64| size(guid).or_else(|| added(guid).filter(|_| pool.zio().is_writable()));
     root.spares = pool.spares().iter().map(|c| vdevs::spare(c, &root, &size)).collect();
     root.l2cache = pool.l2cache().iter().map(|c| vdevs::cache(c, &size)).collect();
     root
@@ -147,10 +154,10 @@ impl Engine {
     }
 
     pub(super) fn import(&self, args: &ImportPoolArgs) -> Result<ImportPoolReply, Failure> {
-        // Writing is asked for by name as long as it has not been proven by years of use.
         let readonly = match args.properties.get("readonly").map(String::as_str) {
-            None | Some("on") => true,
-            Some("off") => false,
+            None => None,
+            Some("on") => Some(true),
+            Some("off") => Some(false),
             Some(other) => {
                 let text = format!("readonly must be 'on' or 'off', not '{other}'");
                 return Err(Failure::new(FailureCode::InvalidProperty, text));
@@ -183,7 +190,7 @@ impl Engine {
             name: Some(name.clone()),
             altroot: args.altroot.clone().or_else(|| args.properties.get("altroot").cloned()),
             force: args.force || args.destroyed,
-            for_write: !readonly && !args.rewind.dry_run,
+            for_write: readonly != Some(true) && !args.rewind.dry_run,
             allow_missing_logs: args.missing_log,
             rewind: match &args.rewind {
                 r if r.checkpoint => Rewind::Checkpoint,
@@ -195,8 +202,7 @@ impl Engine {
             ..self.import_options()
         };
         let newest = candidate.best_uberblock().map_or(0, |u| u.timestamp);
-        let pool = zfs_spa::import(&candidate, &options).map_err(|e| failure::import(&name, &e))?;
-        let spa = if readonly || args.rewind.dry_run { None } else { Some(self.open_for_writing(&name, &pool)?) };
+        let (pool, spa, warnings) = self.open_pool(&name, &candidate, options, readonly.is_none())?;
         let timestamp = pool.uberblock().timestamp;
         // Going back to the checkpoint is what was asked for, and nothing to be told.
         let told = !args.rewind.checkpoint && (timestamp != newest || args.rewind.dry_run);
@@ -208,18 +214,47 @@ impl Engine {
         });
         if !args.rewind.dry_run {
             self.pools.write().insert(name.clone(), Arc::new(Imported::new(pool.clone(), spa)));
+            let cachefile = args.cachefile.clone().or_else(|| args.properties.get("cachefile").cloned());
+            self.set_cachefile(&self.pool(&name)?, cachefile);
             self.events.pool(&pool, "sysevent.fs.zfs.pool_import");
         }
-        Ok(ImportPoolReply { name, rewind, warnings: Vec::new() })
+        Ok(ImportPoolReply { name, rewind, warnings })
+    }
+
+    /// Loads a pool, for writing if `options` say so. One that cannot be written yet is loaded for reading where the
+    /// caller did not insist (`may_read`), with a warning that says what stands in the way.
+    fn open_pool(
+        &self,
+        name: &str,
+        candidate: &PoolCandidate,
+        mut options: ImportOptions,
+        may_read: bool,
+    ) -> Result<(Arc<Pool>, Option<Arc<Spa>>, Vec<String>), Failure> {
+        let load = |options: &ImportOptions| {
+            zfs_spa::import(candidate, options).map_err(|e| failure::import(name, &e))
+        };
+        let pool = load(&options)?;
+        if !options.for_write {
+            return Ok((pool, None, Vec::new()));
+        }
+        match open_spa(&pool) {
+            Ok(spa) => {
+                replay_volumes(&spa, &pool)?;
+                Ok((pool, Some(spa), Vec::new()))
+            }
+            // Nothing was written: this is found out before the first transaction group.
+            Err(e) if may_read && e.kind() == zfs_spa::ErrorKind::Unsupported => {
+                drop(pool);
+                options.for_write = false;
+                Ok((load(&options)?, None, vec![format!("'{name}' is imported read-only: {e}")]))
+            }
+            Err(e) => Err(failure::engine(&e).about(name)),
+        }
     }
 
     pub(super) fn open_for_writing(&self, name: &str, pool: &Arc<Pool>) -> Result<Arc<Spa>, Failure> {
-        let clock = Arc::new(zfs_env::SystemClock);
-        let spa = Spa::open(pool, zfs_env::host::hostid(), clock).map_err(|e| failure::engine(&e).about(name))?;
-        // Nobody mounts a volume before using it, so its log is replayed now.
-        for dataset in pool.dsl().and_then(|dsl| dsl.filesystems()).map_err(|e| failure::engine(&e).about(name))? {
-            replay_volume(&spa, &dataset).map_err(|e| failure::engine(&e).about(dataset.name.clone()))?;
-        }
+        let spa = open_spa(pool).map_err(|e| failure::engine(&e).about(name))?;
+        replay_volumes(&spa, pool)?;
         Ok(spa)
     }
 
@@ -228,10 +263,24 @@ impl Engine {
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
         self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);
+        imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         imported.close()?;
         self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_export");
         Ok(Empty {})
     }
+}
+
+fn open_spa(pool: &Arc<Pool>) -> zfs_spa::Result<Arc<Spa>> {
+    Spa::open(pool, zfs_env::host::hostid(), Arc::new(zfs_env::SystemClock))
+}
+
+/// Nobody mounts a volume before using it, so logs of volumes are replayed when their pool is opened.
+fn replay_volumes(spa: &Arc<Spa>, pool: &Arc<Pool>) -> Result<(), Failure> {
+    let name = pool.name().to_string();
+    for dataset in pool.dsl().and_then(|dsl| dsl.filesystems()).map_err(|e| failure::engine(&e).about(name))? {
+        replay_volume(spa, &dataset).map_err(|e| failure::engine(&e).about(dataset.name.clone()))?;
+    }
+    Ok(())
 }
 
 /// Replays the intent log of a volume, if it has one that an import claimed.

@@ -3,6 +3,7 @@
 //! Lock order: `importing`, then `pools`, then the table of mounts. None of them is held while a dataset is read for a
 //! mount; pools are shared by `Arc`, so an export waits for nobody and a reader never sees a pool half gone.
 
+mod cachefile;
 mod change;
 mod contract;
 mod datasets;
@@ -42,11 +43,13 @@ pub struct Imported {
     pool: Arc<Pool>,
     /// What writes it, when it was imported for writing.
     spa: Option<Arc<Spa>>,
+    /// Property `cachefile`.
+    cachefile: Mutex<Option<String>>,
 }
 
 impl Imported {
     fn new(pool: Arc<Pool>, spa: Option<Arc<Spa>>) -> Self {
-        Self { pool, spa }
+        Self { pool, spa, cachefile: Mutex::default() }
     }
 
     /// The pool as it is now: of one that is written, as the newest txg on disk left it.

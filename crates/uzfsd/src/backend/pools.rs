@@ -36,17 +36,20 @@ impl Engine {
     fn show(&self, imported: &Imported, args: &GetPoolsArgs) -> uzfs_proto::Pool {
         let pool = &imported.view();
         let features = pool.features();
-        let properties = match &args.properties {
+        let mut properties = match &args.properties {
             Some(names) if names.is_empty() => pool_properties(pool, None),
             Some(names) => pool_properties(pool, Some(names)),
             None => BTreeMap::new(),
         };
+        if let (Some(file), Some(shown)) = (imported.cachefile(), properties.get_mut("cachefile")) {
+            *shown = Property::with(uzfs_proto::Raw::text(&file), uzfs_proto::PropertySource::Local);
+        }
         let errors = args.errors.then(|| self.errors(pool));
         uzfs_proto::Pool {
             name: pool.name().to_string(),
             guid: U64(pool.guid()),
             state: PoolState::Active,
-            suspended: None,
+            suspended: pool.zio().is_suspended().then(|| "io".into()),
             version: pool.version(),
             zpl_version: ZPL_VERSION,
             txg: U64(pool.uberblock().txg),

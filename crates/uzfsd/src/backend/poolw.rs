@@ -186,6 +186,7 @@ impl Engine {
         // The devices are closed and opened again by the same way that any pool is imported.
         drop(options);
         self.open_new(&args, props.altroot, new.paths).map_err(about)?;
+        self.set_cachefile(&self.pool(now)?, props.cachefile);
         Ok(Empty {})
     }
 
@@ -218,6 +219,7 @@ impl Engine {
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
         self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);
+        imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         spa.close(true).map_err(|e| failure::engine(&e).about(&args.pool))?;
         self.events.pool(&imported.pool, "sysevent.fs.zfs.pool_destroy");
         Ok(Empty {})
@@ -257,10 +259,14 @@ impl Engine {
             props.stored.push(("bootfs".into(), PoolValue::Number(object)));
         }
         let enable = props.features.0.clone();
+        let stored = std::mem::take(&mut props.stored);
         imported.task(&args.pool, "set", move |ctx| {
-            props.stored.iter().try_for_each(|(name, value)| ctx.set_pool_property(name, value))?;
+            stored.iter().try_for_each(|(name, value)| ctx.set_pool_property(name, value))?;
             enable.iter().try_for_each(|f| ctx.enable_feature(*f))
         })?;
+        if props.cachefile.is_some() {
+            self.set_cachefile(&imported, props.cachefile);
+        }
         Ok(Empty {})
     }
 

@@ -192,13 +192,15 @@ impl Spa {
         imported: Option<Arc<Pool>>,
     ) -> Arc<Self> {
         opened.ops.set_dsl(&dsl);
+        // After going back to an older root the numbers go on behind the newest one there is, which would win otherwise.
+        let newest = imported.as_ref().and_then(|p| p.candidate().best_uberblock()).map_or(0, |u| u.txg);
         Arc::new(Self {
             zio: zio.clone(),
             mos: opened.mos,
             dsl,
             ops: opened.ops,
             metaslabs: opened.metaslabs,
-            txgs: Txgs::new(uberblock.txg + 1),
+            txgs: Txgs::new(uberblock.txg.max(newest) + 1),
             tasks: Mutex::default(),
             config: Mutex::new(config),
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
@@ -241,6 +243,12 @@ impl Spa {
     /// The root of the newest txg on disk.
     pub fn uberblock(&self) -> Uberblock {
         *self.uberblock.lock()
+    }
+
+    /// The configuration as a cache file holds it.
+    pub fn configuration(&self) -> zfs_phys::NvList {
+        let txg = self.uberblock().txg;
+        self.config.lock().for_mos(txg, &self.ops.label_features())
     }
 
     /// The pool for reading, as the newest txg on disk left it. Each txg has a view of its own; an older one stays
