@@ -92,6 +92,8 @@ pub struct Txgs {
     done: Condvar,
     dirty: [AtomicU64; TXG_SIZE as usize],
     dirty_max: AtomicU64,
+    /// Longest time that a change stays in the open txg, milliseconds.
+    timeout: AtomicU64,
 }
 
 impl Txgs {
@@ -104,7 +106,13 @@ impl Txgs {
             done: Condvar::new(),
             dirty: Default::default(),
             dirty_max: AtomicU64::new(DIRTY_MAX),
+            timeout: AtomicU64::new(TIMEOUT.as_millis() as u64),
         })
+    }
+
+    /// Sets the longest time that a change stays in the open txg; holds from the next txg on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Sets the limit of dirty bytes.
@@ -279,7 +287,8 @@ impl Txgs {
                 self.work.wait(&mut state);
             } else {
                 let open = state.open;
-                let late = self.work.wait_for(&mut state, TIMEOUT).timed_out();
+                let timeout = Duration::from_millis(self.timeout.load(Relaxed));
+                let late = self.work.wait_for(&mut state, timeout).timed_out();
                 if late && state.open == open {
                     state.wanted = state.wanted.max(open);
                 }
