@@ -262,8 +262,7 @@ impl Engine {
         let name = match find() {
             Some(name) => name,
             None => {
-                let properties = [("readonly".to_owned(), "on".to_owned())].into();
-                let args = ImportPoolArgs { guid: U64(guid), properties, ..ImportPoolArgs::default() };
+                let args = ImportPoolArgs { guid: U64(guid), ..ImportPoolArgs::default() };
                 match self.import(&args) {
                     Ok(reply) => reply.name,
                     // Another member of the pool was faster.
