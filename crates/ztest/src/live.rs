@@ -49,6 +49,8 @@ impl Live {
     pub fn open(machine: &Machine) -> Outcome<Self> {
         let pool = machine.import(true)?;
         let spa = Spa::open(&pool, HOST, machine.sim.clock()).map_err(during("opening for writing"))?;
+        // Real time decides nothing here.
+        spa.txgs().set_timeout(Duration::from_secs(86_400));
         let mut live = Self { spa, mounts: BTreeMap::new(), txgs: Vec::new() };
         let datasets = pool.dsl().and_then(|d| d.filesystems()).map_err(during("listing file systems"))?;
         for dataset in datasets.iter().filter(|d| !d.is_snapshot()) {

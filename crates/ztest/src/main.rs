@@ -54,6 +54,7 @@ fn main() -> ExitCode {
                 total.ops += done.ops;
                 total.crashes += done.crashes;
                 total.faults += done.faults;
+                total.events += done.events;
             }
             Ok(Err(e)) => {
                 println!("FAILED seed {seed}: {e}\nagain: cargo xtask swarm --seed {seed} --verbose");
@@ -71,10 +72,11 @@ fn main() -> ExitCode {
     }
     let first = wanted.seed;
     println!(
-        "ok: {rounds} rounds from seed {first}, {} operations, {} crashes, {} faults, {:.0} s",
+        "ok: {rounds} rounds from seed {first}, {} operations, {} crashes, {} faults, {} writes and flushes, {:.0} s",
         total.ops,
         total.crashes,
         total.faults,
+        total.events,
         start.elapsed().as_secs_f64()
     );
     ExitCode::SUCCESS

@@ -46,6 +46,8 @@ pub struct Done {
     pub crashes: u64,
     /// Faults that were ordered; those by chance are not counted.
     pub faults: u64,
+    /// Writes and flushes of all disks; the same whenever a seed is run.
+    pub events: u64,
 }
 
 /// One round.
@@ -59,12 +61,12 @@ pub fn round(seed: u64, options: &Options) -> Outcome<Done> {
         let mix = Mix { datasets: 25, fsyncs: 10, syncs: 10, longest: 9000, names: 8 };
         let plan = Plan { layout, seed, ops: 12, mix, boundaries: 250, survivors: 2 };
         let done = crash::enumerate(&plan)?;
-        return Ok(Done { ops: 12, crashes: done.crashes, faults: 0 });
+        return Ok(Done { ops: 12, crashes: done.crashes, faults: 0, events: done.events });
     }
     let mut round = Round::new(layout, seed, *options)?;
     let result = round.episodes().and_then(|()| round.heal());
     match result {
-        Ok(()) => Ok(round.done),
+        Ok(()) => Ok(Done { events: round.machine.sim.events(), ..round.done }),
         Err(e) => Err(format!("seed {seed}, {layout:?}, bad disks {:?}: {e}", round.bad)),
     }
 }
@@ -224,6 +226,8 @@ impl Round {
     /// Makes all disks good, has everything on them repaired, and requires that nothing is wrong any more.
     fn heal(&self) -> Outcome<()> {
         self.machine.disks.iter().for_each(|d| d.heal());
+        // A disk whose flush failed takes writes again after a restart only.
+        self.machine.sim.restart(Survival::Everything, 0);
         let live = Live::open(&self.machine).map_err(during("healing"))?;
         let zio = live.spa.zio().clone();
         let found: Mutex<Vec<(BlkPtr, Zbookmark)>> = Mutex::default();
