@@ -41,9 +41,9 @@ fn main() -> ExitCode {
             "macos" => macos::run_macos(&root, rest),
             "fskit-demo" => fskit_demo::run_demo(&root),
             "bench" => bench(&root, rest),
-            "posix" => posix(&root, rest),
             "vm" => judged(&root, "uzfs-vm", rest),
             "swarm" => swarm(&root, rest),
+            "posix" => judged(&root, "uzfs-posix", rest),
             "kill" => judged(&root, "uzfs-kill", rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
         },
@@ -99,14 +99,6 @@ fn judged(root: &Path, judge: &str, args: &[String]) -> Result<(), String> {
 fn swarm(root: &Path, args: &[String]) -> Result<(), String> {
     run(root, &cargo(), &["build", "-p", "ztest", "--quiet"])?;
     let program = target(root).join("debug/uzfs-swarm");
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    run(root, &program.to_string_lossy(), &args)
-}
-
-/// Builds everything for release and hands over to the program that fetches and runs the judges.
-fn posix(root: &Path, args: &[String]) -> Result<(), String> {
-    run(root, &cargo(), &["build", "--release", "--workspace", "--bins", "--quiet"])?;
-    let program = target(root).join("release/uzfs-posix");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     run(root, &program.to_string_lossy(), &args)
 }

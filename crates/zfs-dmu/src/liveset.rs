@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DNODE_CORE_SIZE, DNODE_FLAG_USED_BYTES, DNODE_MAX_SLOTS, DNODE_SIZE, DnodePhys};
 use zfs_phys::enums::DmuObjectType;
+use zfs_phys::feature::Feature;
 use zfs_phys::objset::ZilHeader;
 use zfs_phys::{BlkPtr, Endian};
 use zfs_zio::{Error, ErrorKind, Result, Zbookmark};
@@ -264,6 +265,14 @@ impl Objset {
         alloc.pending.insert(object, spec.slots());
         drop(alloc);
         self.start_object(live, tx, object, phys)
+    }
+
+    /// Tells that something of it is about to use a feature.
+    ///
+    /// # Errors
+    /// `Unsupported` where the feature is not enabled.
+    pub fn uses(&self, feature: Feature) -> Result<()> {
+        self.live_set()?.owner.uses(feature)
     }
 
     /// Begins a transaction that will write about `need` bytes; one that frees more than it takes (`freeing`) also when

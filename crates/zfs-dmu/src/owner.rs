@@ -3,6 +3,7 @@
 use crate::txg::Tx;
 use zfs_phys::BlkPtr;
 use zfs_phys::enums::DmuObjectType;
+use zfs_phys::feature::Feature;
 use zfs_zio::{Result, WriteProps};
 
 /// Which kind of block is to be written; decides how.
@@ -119,6 +120,14 @@ pub trait ObjsetOwner: Send + Sync {
 
     /// The object set has something to write in `txg`: called at the first change.
     fn dirtied(&self, txg: u64);
+
+    /// Something of the object set is about to use a feature: from the next sync on it counts as used.
+    ///
+    /// # Errors
+    /// `Unsupported` where the feature is not enabled.
+    fn uses(&self, _feature: Feature) -> Result<()> {
+        Ok(())
+    }
 
     /// Sets space aside for a change of about `need` bytes in the open `txg`; changes that free more than they take
     /// (`freeing`) may use some of what is kept back. What is under way only counts for the `patient`, who have not

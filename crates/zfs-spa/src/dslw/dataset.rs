@@ -283,6 +283,19 @@ impl ObjsetOwner for Owner {
         self.pool.upgrade().map_or(0, |pool| pool.ops.dsize(bp))
     }
 
+    fn uses(&self, feature: Feature) -> Result<()> {
+        let (pool, ds) = self.both()?;
+        let mut inner = ds.inner.lock();
+        if inner.features.contains(&feature) {
+            return Ok(());
+        }
+        if !pool.ops.feature_enabled(feature) {
+            return Err(Error::unsupported(format!("feature {} is not enabled", feature.name())));
+        }
+        inner.activate.insert(feature);
+        Ok(())
+    }
+
     fn reserve(&self, txg: u64, need: u64, freeing: bool, patient: bool) -> Result<Room> {
         let (pool, ds) = self.both()?;
         pool.reserve(&ds, txg, &Ask { need, freeing, patient })

@@ -50,6 +50,8 @@ use zfs_zio::{Error, ErrorKind, Result};
 
 /// Locks that objects share; more than threads ever write at once.
 const STRIPES: usize = 1024;
+/// Longest name that every version of OpenZFS knows, bytes.
+const LONG_NAME: usize = 255;
 /// How many times its size a block may take, about: copies, and the padding of small blocks on raidz.
 const WORST: u64 = 3;
 /// What a change takes besides contents, about, bytes.
@@ -210,9 +212,12 @@ impl Zfs {
         if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
             return Err(Error::invalid("making a name that is none"));
         }
-        let longest = if self.options().longname { 1023 } else { 255 };
+        let longest = if self.options().longname { 1023 } else { LONG_NAME };
         if name.len() > longest {
             return Err(Error::new(ErrorKind::NameTooLong, "making a name"));
+        }
+        if name.len() > LONG_NAME {
+            self.objset().uses(zfs_phys::feature::Feature::Longname)?;
         }
         if self.utf8only() && std::str::from_utf8(name).is_err() {
             return Err(Error::new(ErrorKind::IllegalSequence, "making a name that is not UTF-8"));

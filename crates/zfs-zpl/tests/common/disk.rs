@@ -55,6 +55,11 @@ impl Disk {
 
     /// Imports and mounts.
     pub fn open(&self) -> Live {
+        self.open_with(MountOptions::default())
+    }
+
+    /// Imports and mounts as `mount` says.
+    pub fn open_with(&self, mount: MountOptions) -> Live {
         let found = discover(&Search::Paths(vec![PathBuf::from(self.dir.path())])).unwrap();
         let mut options = ImportOptions::new(Arc::new(ArcCache::new(32 << 20)), None);
         (options.for_write, options.skip_host_checks) = (true, true);
@@ -63,7 +68,7 @@ impl Disk {
         let head = spa.dsl().find("").unwrap().unwrap();
         let objset = spa.dsl().open_objset(&head).unwrap();
         let writer = Writer::new(spa.txgs().clone(), self.clock.clone());
-        let zfs = Zfs::mount_writable(objset, MountOptions::default(), writer).unwrap();
+        let zfs = Zfs::mount_writable(objset, mount, writer).unwrap();
         zfs.drain_unlinked().unwrap();
         Live { spa, vfs: Vfs::new(zfs, None) }
     }
