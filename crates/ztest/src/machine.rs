@@ -15,8 +15,8 @@ use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 pub const POOL: &str = "t";
 /// Bytes of a disk: the least a pool can have.
 const DISK: u64 = 64 << 20;
-/// Bytes of the cache: blocks must come from the disks now and then.
-const CACHE: u64 = 4 << 20;
+/// Bytes of the cache: enough for everything, for which blocks leave it is chance, and with them which reads meet faults.
+const CACHE: u64 = 256 << 20;
 /// Number of the simulated host.
 pub const HOST: u32 = 0x1234;
 
