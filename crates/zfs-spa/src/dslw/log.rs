@@ -77,7 +77,9 @@ impl DslPool {
     /// # Errors
     /// When the pool stopped writing.
     pub fn close_logs(&self) -> Result<()> {
-        let all: Vec<_> = self.datasets.lock().values().cloned().collect();
+        let mut all: Vec<_> = self.datasets.lock().values().cloned().collect();
+        // Always in the same order, for simulations.
+        all.sort_unstable_by_key(|ds| ds.object);
         all.iter().try_for_each(|ds| self.close_log(ds))
     }
 

@@ -406,11 +406,14 @@ impl DslPool {
 
     /// Stores all sums that changed in the meta object set.
     pub fn flush(&self, tx: &Tx) -> Result<()> {
-        let datasets: Vec<_> = self.datasets.lock().values().cloned().collect();
+        let mut datasets: Vec<_> = self.datasets.lock().values().cloned().collect();
+        // Always in the same order, for simulations.
+        datasets.sort_unstable_by_key(|ds| ds.object);
         for ds in datasets {
             ds.flush(self, tx)?;
         }
-        let dirs: Vec<_> = self.dirs.lock().values().cloned().collect();
+        let mut dirs: Vec<_> = self.dirs.lock().values().cloned().collect();
+        dirs.sort_unstable_by_key(|dir| dir.object);
         dirs.iter().try_for_each(|dir| dir.flush(self, tx))
     }
 
