@@ -256,7 +256,7 @@ contract_methods! {
     unary owner RenameDataset rename_dataset(RenameDatasetArgs) -> Empty;
     /// Makes a clone independent of its origin, which becomes a clone of it.
     unary owner Promote promote(PromoteArgs) -> Empty;
-    /// Makes bookmarks, all or none.
+    /// Makes bookmarks, in the order given; stops at the first that fails.
     unary owner CreateBookmarks create_bookmarks(CreateBookmarksArgs) -> Empty;
     /// Holds snapshots, all or none.
     unary owner HoldSnapshots hold_snapshots(HoldArgs) -> Empty;

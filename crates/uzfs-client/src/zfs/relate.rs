@@ -28,7 +28,7 @@ pub(super) fn open(session: &mut Session, name: &str, properties: &[&str]) -> Re
 /// Whether there is a dataset, snapshot or bookmark; says nothing.
 pub(super) fn exists(session: &mut Session, name: &str) -> Result<bool, Stop> {
     let call = uzfs_proto::ListDatasetsArgs {
-        roots: vec![name.split('#').next().unwrap_or(name).to_owned()],
+        roots: vec![name.to_owned()],
         depth: Some(0),
         kinds: vec![
             uzfs_proto::DatasetKind::Filesystem,

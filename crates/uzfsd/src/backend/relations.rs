@@ -51,7 +51,7 @@ impl Engine {
             return Ok(Empty {});
         };
         let imported = self.writable(&first)?;
-        // One task each: one that fails must not have changed anything.
+        // One task each, since one that fails must not have changed anything.
         for mark in &args.bookmarks {
             let (source, name) = (path_of(&mark.source), path_of(&mark.name));
             imported.task(&mark.name, "bookmark", move |ctx| ctx.dsl().bookmark(ctx.tx, &source, &name))?;
@@ -175,7 +175,9 @@ impl Engine {
                 *value = NewValue::Number(imported.reservation(size, block, copies));
             }
         }
-        imported.check_room(&args.name, number("refreservation").map_or(0, |_| size))?;
+        let promised = values.iter().filter(|(name, _)| name.ends_with("reservation"));
+        let promised = promised.map(|(_, value)| if let NewValue::Number(n) = value { *n } else { 0 });
+        imported.check_room(&args.name, promised.max().unwrap_or(0))?;
         let path = path_of(&args.name);
         imported.task(&args.name, "create", move |ctx| {
             let mut init = |objset: &Arc<_>, tx: &_| zfs_zvol::create(objset, tx, size, block as u32);

@@ -94,6 +94,8 @@ impl DslPool {
             }
             at = above.parent();
         }
+        let phys = dir.phys();
+        self.room_for(&parent, &old, phys.used_bytes.max(phys.reserved) as i64)?;
         let short = from.rsplit('/').next().unwrap_or(from);
         mosw::zap_remove(&self.mos, tx, old.phys().child_dir_zapobj, short)?;
         mosw::zap_add(&self.mos, tx, parent.phys().child_dir_zapobj, name, dir.object)?;
