@@ -121,6 +121,23 @@ impl Mini {
         }
     }
 
+    /// What is allocated is what can be reached, once nothing waits to be freed.
+    fn check_leaks(&mut self) {
+        for _ in 0..6 {
+            self.sync(|_, _| {});
+        }
+        let mut reached = self.blocks_of(0, &self.mos.root_bp());
+        for item in self.mos.objects() {
+            let (object, phys) = item.unwrap();
+            if phys.bonustype == Ot::DSL_DATASET {
+                reached.extend(self.blocks_of(object, &self.dsl.dataset(object).unwrap().phys().bp));
+            }
+        }
+        let reached: u64 = reached.values().map(|(_, bytes)| bytes).sum();
+        assert_eq!(self.zio.space(Class::Normal).alloc, reached, "allocated and reached");
+        assert_eq!(self.dsl.free_dir.lock().as_ref().unwrap().phys().used_bytes, 0, "waiting to be freed");
+    }
+
     fn check_contents(&self, contents: &BTreeMap<u64, Content>) {
         let names = self.names();
         for name in names.heads.iter().chain(&names.snaps) {
@@ -317,6 +334,7 @@ fn every_figure_is_that_of_the_blocks_after_random_operations() {
         }
         run.mini.check_contents(&run.contents);
         run.mini.check();
+        run.mini.check_leaks();
         done = run.done;
     }
     for what in ["promote", "rollback", "destroy", "destroy head", "rename", "bookmark", "destroy bookmark", "defer"] {
