@@ -241,6 +241,17 @@ impl Live {
         self.mounts.get(fs).ok_or_else(gone)
     }
 
+    /// Waits for txgs that are on their way: freeing what was destroyed closes txgs by itself.
+    pub fn settle(&self) {
+        let txgs = self.spa.txgs();
+        while txgs.synced_txg() + 1 < txgs.open_txg() {
+            // An error is found by the next operation.
+            if txgs.wait_synced(txgs.open_txg() - 1).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Brings everything to disk and exports the pool.
     ///
     /// # Errors

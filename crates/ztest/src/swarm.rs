@@ -3,7 +3,7 @@
 //!
 //! A round is decided by its seed alone: the machine, the operations, the faults, the crashes, and (with
 //! [`zfs_env::simulate_randomness`]) every guid and salt. So that the sync thread takes no part in the decisions, an
-//! operation that ends a txg waits for it; with `overlap` it does not, and a seed is then only nearly reproducible.
+//! operation waits for the txgs on their way; with `overlap` it does not, and a seed is then only nearly reproducible.
 //! Rounds of one process must therefore go one after the other.
 //!
 //! The same disks are bad for the whole round: what a bad disk silently lost is known only when it is read, and until
@@ -218,6 +218,9 @@ impl Round {
                 eprintln!("{} {op:?}", self.model.ops());
             }
             self.done.ops += 1;
+            if !self.options.overlap {
+                live.settle();
+            }
             live.run(&self.machine, &mut self.model, &op)?;
         }
         Ok(())
