@@ -270,41 +270,46 @@ impl Engine {
     pub(super) fn rollback(self: &Arc<Self>, args: RollbackArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.snapshot)?;
         let head = args.snapshot.split('@').next().unwrap_or_default().to_owned();
-        let mounted = self.mounts.of(&head);
-        if let Some(m) = &mounted {
-            self.mounts.remove(&m.dataset, args.force)?;
-        }
-        imported.abandon_log(&head)?;
+        // What is mounted inside goes as well, and comes back whatever happens.
+        let inside: Vec<_> = match self.mounts.of(&head) {
+            Some(top) => self.mounts.list().into_iter().filter(|m| m.at.starts_with(&top.at)).collect(),
+            None => Vec::new(),
+        };
+        let done = self
+            .mounts
+            .remove_all(args.force, |m| inside.iter().any(|i| i.dataset == m.dataset))
+            .and_then(|()| self.roll_back(&imported, &head));
+        let gone = inside.iter().filter(|m| self.mounts.of(&m.dataset).is_none());
+        let item = |m: &Arc<super::mounts::Mounted>| uzfs_proto::MountItem {
+            dataset: m.dataset.clone(),
+            mountpoint: m.at.to_string_lossy().into_owned(),
+            options: m.options.clone(),
+            overlay: true,
+        };
+        let items: Vec<_> = gone.map(item).collect();
+        let reply = self.mount_all(&uzfs_proto::MountArgs { items, create: false });
+        done?;
+        reply.results.into_iter().find_map(|r| r.failure).map_or(Ok(Empty {}), Err)
+    }
+
+    fn roll_back(&self, imported: &Imported, head: &str) -> Result<(), Failure> {
+        imported.abandon_log(head)?;
         let spa: &Arc<Spa> = imported.writer()?;
-        for left in (0..ROLLBACK_TRIES).rev() {
+        let mut left = ROLLBACK_TRIES;
+        loop {
             // What the mount wrote last must not be in a txg that syncs after the task.
-            spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(&head))?;
-            let path = path_of(&head);
-            let done = imported.task(&args.snapshot, "rollback", move |ctx| {
+            spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(head))?;
+            let path = path_of(head);
+            let done = imported.task(head, "rollback", move |ctx| {
                 let ds = found(ctx.dsl(), &path)?;
                 ctx.dsl().rollback(ctx.tx, &ds)
             });
+            left -= 1;
             match done {
                 Err(f) if f.code == FailureCode::Busy && left > 0 => {}
-                done => {
-                    done?;
-                    break;
-                }
+                done => return done,
             }
         }
-        if let Some(m) = mounted {
-            let item = uzfs_proto::MountItem {
-                dataset: m.dataset.clone(),
-                mountpoint: m.at.to_string_lossy().into_owned(),
-                options: m.options.clone(),
-                overlay: true,
-            };
-            let reply = self.mount_all(&uzfs_proto::MountArgs { items: vec![item], create: false });
-            if let Some(failure) = reply.results.into_iter().find_map(|r| r.failure) {
-                return Err(failure);
-            }
-        }
-        Ok(Empty {})
     }
 
     pub(super) fn rename_dataset(&self, args: RenameDatasetArgs) -> Result<Empty, Failure> {
