@@ -10,6 +10,9 @@ use uzfs_proto::{
 use zfs_spa::space::AllocClass;
 use zfs_spa::{Dataset, ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind, Spa};
 
+/// A loaded pool, what writes it if it is open for that, and warnings.
+type Opened = (Arc<Pool>, Option<Arc<Spa>>, Vec<String>);
+
 fn search(wanted: &Search) -> zfs_spa::Search {
     match (&wanted.cachefile, wanted.paths.is_empty()) {
         (Some(file), _) => zfs_spa::Search::Cachefile(PathBuf::from(file)),
@@ -229,10 +232,8 @@ impl Engine {
         candidate: &PoolCandidate,
         mut options: ImportOptions,
         may_read: bool,
-    ) -> Result<(Arc<Pool>, Option<Arc<Spa>>, Vec<String>), Failure> {
-        let load = |options: &ImportOptions| {
-            zfs_spa::import(candidate, options).map_err(|e| failure::import(name, &e))
-        };
+    ) -> Result<Opened, Failure> {
+        let load = |options: &ImportOptions| zfs_spa::import(candidate, options).map_err(|e| failure::import(name, &e));
         let pool = load(&options)?;
         if !options.for_write {
             return Ok((pool, None, Vec::new()));
