@@ -108,6 +108,10 @@ impl Spa {
         let _one = self.changing.lock();
         let leaf = self.leaf(guid)?;
         let gone = !leaf.state().is_readable();
+        if gone {
+            // A scan that has visited blocks without this device must not end as if it had filled it.
+            self.halt_scan();
+        }
         if let (Some(device), true) = (device, gone) {
             leaf.reopen(device).map_err(|aux| Error::invalid(format!("the device cannot be used: {aux:?}")))?;
         }

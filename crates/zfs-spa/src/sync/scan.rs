@@ -178,7 +178,12 @@ impl Spa {
 
     /// Starts a resilver when a device that is there lacks something.
     pub(super) fn resilver_if_needed(self: &Arc<Self>) -> Result<()> {
-        if missing(&self.zio).is_some() { self.begin(RESILVER) } else { Ok(()) }
+        if missing(&self.zio).is_some() {
+            return self.begin(RESILVER);
+        }
+        let phys = self.scan.lock().phys;
+        // One that was halted for a change goes on.
+        if phys.state == SCANNING && phys.flags & PAUSED == 0 { self.begin(phys.func) } else { Ok(()) }
     }
 
     /// Begins a scan from the start.
