@@ -1,5 +1,6 @@
 //! Logs that are replayed: the one that OpenZFS left in the corpus, and our own after crashes at any moment.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 #[path = "common/disk.rs"]
 #[allow(dead_code)]
@@ -205,13 +206,13 @@ fn change(vfs: &Vfs, model: &mut Model, x: &mut u64) {
     let old = names.get(step(x) as usize % names.len().max(1)).cloned();
     match (step(x) % 12, old) {
         (0..3, _) | (_, None) => {
-            if !model.contains_key(&fresh) {
+            model.entry(fresh).or_insert_with_key(|fresh| {
                 vfs.create(root, fresh.as_bytes(), &new_file()).unwrap();
-                model.insert(fresh, Vec::new());
-            }
+                Vec::new()
+            });
         }
         (3..7, Some(old)) => {
-            let (at, len) = (step(x) % 300_000, 1 + step(x) % if step(x) % 4 == 0 { 300_000 } else { 9000 });
+            let (at, len) = (step(x) % 300_000, 1 + step(x) % if step(x).is_multiple_of(4) { 300_000 } else { 9000 });
             let bytes: Vec<u8> = (0..len).map(|k| (k * 7 + *x) as u8).collect();
             vfs.write(find(&old), at, &bytes, false, true).unwrap();
             let file = model.get_mut(&old).unwrap();
