@@ -133,9 +133,11 @@ impl Program {
         if !changes.contains(&command.name) || parsed.has('n') {
             return;
         }
-        // The last operand names a dataset for every command of `zfs`; a pool comes first, but behind what is set.
+        // The last operand names a dataset for every command of `zfs`, unless it is short for one like the operand before
+        // (`#mark`, `@snap`); a pool comes first, but behind what is set.
         let named = match (self.name, command.name) {
-            ("zfs", _) | (_, "set" | "import") => parsed.operands.last(),
+            ("zfs", _) => parsed.operands.iter().rfind(|o| !o.starts_with(['@', '#'])),
+            (_, "set" | "import") => parsed.operands.last(),
             _ => parsed.operands.first(),
         };
         let Some(named) = named else { return };

@@ -114,6 +114,7 @@ fn clones_bookmarks_and_holds() {
     assert_eq!(b.zfs("destroy -nvp tank/a@three").lines().count(), 2);
     b.zfs("destroy tank/a@%");
     b.write("tank/a/f5", 7, 500_000);
+    b.session.ok("zpool", &["sync"]).unwrap();
     let since = b.zfs("get -Hp -o value written#mark3 tank/a");
     assert!(since.trim().parse::<u64>().unwrap() > 500_000, "{since}");
     b.zfs("snapshot tank/a@four");

@@ -51,6 +51,8 @@ impl Live {
         let spa = Spa::open(&pool, HOST, machine.sim.clock()).map_err(during("opening for writing"))?;
         // Real time decides nothing here.
         spa.txgs().set_timeout(Duration::from_secs(86_400));
+        // A resilver beside what the test does would make every run another.
+        spa.wait_scan();
         let mut live = Self { spa, mounts: BTreeMap::new(), txgs: Vec::new() };
         let datasets = pool.dsl().and_then(|d| d.filesystems()).map_err(during("listing file systems"))?;
         for dataset in datasets.iter().filter(|d| !d.is_snapshot()) {

@@ -459,27 +459,10 @@ fn write_config(ops: &Ops) -> WriteConfig {
     }
 }
 
-/// Whether an error says something about the request rather than about the pool.
+/// Whether an error says something about the request rather than about the pool. Tasks check before they change.
 fn is_harmless(kind: ErrorKind) -> bool {
     use ErrorKind as K;
-    matches!(
-        kind,
-        K::NotFound
-            | K::Exists
-            | K::Invalid
-            | K::Unsupported
-            | K::ReadOnly
-            | K::Busy
-            | K::NoSpace
-            | K::Quota
-            | K::NameTooLong
-            | K::NotEmpty
-            | K::Range
-            | K::Access
-            | K::Permission
-            | K::Interrupted
-            | K::KeyUnavailable
-    )
+    !matches!(kind, K::Io | K::Checksum | K::Corrupt | K::Auth | K::NoDevice | K::TooManyMissing | K::Bug)
 }
 
 impl Drop for Spa {

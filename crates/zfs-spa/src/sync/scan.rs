@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use zfs_dmu::traverse::{Options, Visit, traverse};
 use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::JoinHandle;
@@ -231,12 +232,20 @@ impl Spa {
         })
     }
 
+    /// Waits until no scan is being made, nor another that is due after it: everything was visited, or could not be.
+    pub fn wait_scan(&self) {
+        while self.scan.lock().thread.as_ref().is_some_and(|t| !t.is_finished()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends the thread, if one runs; the scan itself goes on being what it is.
     pub(super) fn halt_scan(&self) {
         let thread = {
             let mut scan = self.scan.lock();
             scan.counters.stop.store(true, Relaxed);
-            scan.thread.take()
+            // The thread that begins what is due after a scan halts nothing but itself.
+            scan.thread.take_if(|t| t.thread().id() != std::thread::current().id())
         };
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -304,26 +313,28 @@ impl Spa {
         Ok(())
     }
 
-    /// What is due when a scan has ended: another one, when a device came back meanwhile.
+    /// What is due when a resilver has ended: devices that took the place of others let go of them. What a device failed to
+    /// take meanwhile waits for the next scrub or import; going on at once would never end with one that fails now and then.
     fn scan_ended(self: &Arc<Self>) {
         let (refused, func) = {
             let scan = self.scan.lock();
             (scan.counters.refused.load(Relaxed), scan.phys.func)
         };
-        if refused || (missing(&self.zio).is_none() && func != RESILVER) {
+        if refused || func != RESILVER {
             return;
         }
         let me = Arc::downgrade(self);
         let again = move || {
             let Some(spa) = me.upgrade() else { return };
             let _one = spa.changing.lock();
-            if let Err(e) = spa.finish_replacing().and_then(|()| spa.resilver_if_needed()) {
-                tracing::error!(error = %e, "no resilver could be started");
+            if let Err(e) = spa.finish_replacing() {
+                tracing::error!(error = %e, "what was replaced could not be let go of");
             }
         };
         // Not on this thread: whoever starts a scan waits for the end of the last.
-        if let Err(e) = zfs_env::spawn("resilver", again) {
-            tracing::error!(error = %e, "no resilver could be started");
+        match zfs_env::spawn("replaced", again) {
+            Ok(thread) => self.scan.lock().thread = Some(thread),
+            Err(e) => tracing::error!(error = %e, "what was replaced could not be let go of"),
         }
     }
 
@@ -445,7 +456,9 @@ impl Visitor {
                 return Ok(());
             }
         };
-        let options = Options { min_txg, zil: false, ..Options::default() };
+        // A pool without threads of its own, as in simulations, is visited in one order.
+        let threads = spa.zio.tasks().map_or(1, |t| t.threads());
+        let options = Options { min_txg, threads, zil: false, ..Options::default() };
         let visit = |v: &Visit<'_>| {
             if self.stopped() {
                 return Err(Error::new(ErrorKind::Interrupted, "scanning"));
