@@ -82,6 +82,16 @@ pub fn spawn<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'stat
     std::thread::Builder::new().name(name.into()).spawn(f)
 }
 
+/// Whether the caller runs on that thread.
+pub fn is_current<T>(thread: &JoinHandle<T>) -> bool {
+    thread.thread().id() == std::thread::current().id()
+}
+
+/// Lets real time pass, whatever a simulated clock says: for waiting until other threads got somewhere.
+pub fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Runs `f` on `threads` threads called `name` (the caller's among them, which has number 0) and waits for all. A
 /// thread that the system refuses is done without: `f` must not need its peers.
 pub fn run_scoped(name: &str, threads: usize, f: impl Fn(usize) + Sync) {

@@ -235,7 +235,7 @@ impl Spa {
     /// Waits until no scan is being made, nor another that is due after it: everything was visited, or could not be.
     pub fn wait_scan(&self) {
         while self.scan.lock().thread.as_ref().is_some_and(|t| !t.is_finished()) {
-            std::thread::sleep(Duration::from_millis(1));
+            zfs_env::pool::pause(Duration::from_millis(1));
         }
     }
 
@@ -245,7 +245,7 @@ impl Spa {
             let mut scan = self.scan.lock();
             scan.counters.stop.store(true, Relaxed);
             // The thread that begins what is due after a scan halts nothing but itself.
-            scan.thread.take_if(|t| t.thread().id() != std::thread::current().id())
+            scan.thread.take_if(|t| !zfs_env::pool::is_current(t))
         };
         if let Some(thread) = thread
             && thread.join().is_err()
