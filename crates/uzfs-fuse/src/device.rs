@@ -4,6 +4,7 @@
 //! opened device back over a socket. A server that was killed leaves a dead mount behind ("transport endpoint is not
 //! connected"): [`is_dead`] tells, [`detach`] clears it.
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -169,6 +170,13 @@ pub fn unmount(at: &Path, force: bool) -> io::Result<()> {
         }
     }
     Err(last)
+}
+
+/// Whether the kernel has ended the connection: nothing comes from the queue any more.
+pub fn is_ended(queue: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(queue, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|_| fds.iter().any(|f| f.revents().contains(PollFlags::ERR)))
 }
 
 /// Whether a dead FUSE mount lies at `at`: its server is gone.

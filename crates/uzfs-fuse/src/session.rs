@@ -12,8 +12,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use zfs_zpl::Vfs;
 
@@ -76,6 +76,8 @@ pub struct Mount {
     at: PathBuf,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The first thread's queue. Only the threads own queues: when all have died, whoever waits for answers is told.
+    queue: Weak<OwnedFd>,
 }
 
 impl std::fmt::Debug for Mount {
@@ -113,7 +115,8 @@ impl Mount {
         };
         let shared = Arc::new(Shared { server, running: AtomicUsize::new(count), on_end: Mutex::new(None) });
         let device = Arc::new(device);
-        let mount = Self { at: at.to_owned(), shared: shared.clone(), threads: Mutex::default() };
+        let queue = Arc::downgrade(&device);
+        let mount = Self { at: at.to_owned(), shared: shared.clone(), threads: Mutex::default(), queue };
         for index in 0..count {
             let queue = match index {
                 0 => device.clone(),
@@ -155,20 +158,28 @@ impl Mount {
     pub fn unmount(&self, force: bool) -> io::Result<()> {
         if self.is_alive()
             && let Err(e) = device::unmount(&self.at, force)
-            && !(e.kind() == io::ErrorKind::InvalidInput && self.ends_soon())
         {
-            return Err(e);
+            if e.kind() != io::ErrorKind::InvalidInput {
+                return Err(e);
+            }
+            // It is not mounted there any more: somebody has unmounted it.
+            if !self.ends_soon() {
+                let text = "unmounted, but still in use, or mounted in another mount namespace";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
         }
         self.wait();
         Ok(())
     }
 
-    /// Whether the mount ends within moments: somebody has unmounted it just now, and our threads are about to hear.
+    /// Whether the kernel has ended the mount, or does within moments. Threads may have old requests to finish yet.
     fn ends_soon(&self) -> bool {
         let step = std::time::Duration::from_millis(10);
-        (0..200).any(|_| {
-            std::thread::sleep(step);
-            !self.is_alive()
+        (0..200).any(|n| {
+            if n > 0 {
+                std::thread::sleep(step);
+            }
+            self.queue.upgrade().is_none_or(|queue| device::is_ended(&queue))
         })
     }
 

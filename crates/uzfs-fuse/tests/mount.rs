@@ -182,6 +182,22 @@ fn the_end_is_noticed_whoever_unmounts() {
 }
 
 #[test]
+fn a_mount_that_somebody_took_away_and_others_still_see_is_busy() {
+    if cannot() {
+        return;
+    }
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, open) = open("m3");
+    let mount = mount(&open, "m3", dir.path());
+    rustix::mount::mount_bind(dir.path(), other.path()).unwrap();
+    uzfs_fuse::unmount(dir.path(), false).unwrap();
+    assert_eq!(mount.unmount(false).unwrap_err().kind(), ErrorKind::ResourceBusy);
+    uzfs_fuse::unmount(other.path(), false).unwrap();
+    mount.unmount(false).unwrap();
+    assert!(!mount.is_alive());
+}
+
+#[test]
 fn dropping_a_busy_mount_leaves_nothing() {
     if cannot() {
         return;
