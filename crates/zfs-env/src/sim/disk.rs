@@ -35,6 +35,8 @@ pub(super) struct State {
     pending: Vec<Change>,
     faults: Faults,
     counts: Counts,
+    /// Operations that wait for the end of a hang.
+    waiting: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -208,6 +210,7 @@ impl SimDisk {
             pending: Vec::new(),
             faults: Faults::default(),
             counts: Counts::default(),
+            waiting: 0,
         };
         let (state, resumed) = (Mutex::new(state), Condvar::new());
         Self { sim, number, name: name.to_owned(), size, sector, rng, state, resumed }
@@ -311,6 +314,11 @@ impl SimDisk {
         self.resumed.notify_all();
     }
 
+    /// Operations that wait for the end of a hang.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
     /// Lets every operation take `each` on the machine's clock.
     pub fn set_latency(&self, each: Duration) {
         self.state.lock().faults.latency = each;
@@ -348,8 +356,10 @@ impl SimDisk {
         let boot = self.sim.boot().ok_or_else(super::no_power)?;
         let mut s = self.state.lock();
         while s.faults.hung && !s.faults.gone && self.sim.boot() == Some(boot) {
+            s.waiting += 1;
             // The power may fail without anybody telling this disk.
             self.resumed.wait_for(&mut s, Duration::from_millis(5));
+            s.waiting -= 1;
         }
         if self.sim.boot() != Some(boot) {
             return Err(super::no_power());

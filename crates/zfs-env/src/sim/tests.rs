@@ -194,19 +194,25 @@ fn stale_disks_and_slow_ones() {
     assert_eq!(sim.clock().monotonic() - before, Duration::from_millis(60_010));
 }
 
+fn until_waiting(disk: &SimDisk) {
+    while disk.waiting() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn a_hung_disk_waits_and_a_crash_ends_the_wait() {
     let (sim, d) = machine(6);
     d.hang();
     std::thread::scope(|s| {
         let waiter = s.spawn(|| d.write_at(0, &[1; 512]));
-        std::thread::sleep(Duration::from_millis(20));
+        until_waiting(&d);
         assert!(!waiter.is_finished());
         d.resume();
         assert!(waiter.join().unwrap().is_ok());
         d.hang();
         let waiter = s.spawn(|| d.write_at(0, &[2; 512]));
-        std::thread::sleep(Duration::from_millis(20));
+        until_waiting(&d);
         sim.restart(Survival::Everything, 0);
         assert!(waiter.join().unwrap().is_err(), "an operation from before the crash reached the disk after it");
     });
