@@ -1,17 +1,17 @@
 //! Space maps between the pool and the allocator: what was free at import, and what each txg changed.
 //!
-//! The allocator keeps ranges in memory and hands out deltas; here they are appended to the metaslabs' own space maps, in
-//! every pass of a sync that allocated or freed something, until a pass changes nothing.
-//!
-//! Log space maps, which OpenZFS writes to touch fewer blocks in each txg, are read and in the first txg appended to the
-//! space maps they are about, and then destroyed together with everything that tells of them: afterwards the pool looks
-//! like one in which the feature is enabled and not yet in use.
+//! The allocator keeps ranges in memory and hands out deltas; here they are appended, in every pass of a sync that
+//! allocated or freed something, until a pass changes nothing: to the txg's log space map where the pool has the feature
+//! ([`super::logmaps`] tells what that is good for), otherwise to the metaslabs' own space maps. What is only in logs is
+//! kept in `pending`, from where a flush, always in a first pass and before anything of that txg, takes it to the
+//! metaslab's own map.
 //!
 //! A space map that has grown to many times what its metaslab's state takes is written anew, in a first pass, so that its
 //! size and the time to read it stay bounded.
 //!
-//! Lock order: a metaslab's lock in the allocator, then `pending`.
+//! Lock order: `ledger`, which only the sync takes; a metaslab's lock in the allocator; then `pending`.
 
+use super::logmaps::{LOG_BLOCK, LOG_ZAP, Ledger, Log, MsId, UNFLUSHED};
 use crate::pool::Pool;
 use crate::space::{AllocClass, LogChange, TopSpace, for_unflushed, load_tops, log_space_maps};
 use crate::sync::ops::Ops;
@@ -20,8 +20,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 use zfs_dmu::spacemap::SpaceMap;
 use zfs_dmu::txg::Tx;
-use zfs_dmu::{Error, Objset, Result, Zap};
+use zfs_dmu::{Error, ObjectSpec, Objset, Result, Zap};
 use zfs_phys::Endian;
+use zfs_phys::enums::DmuObjectType;
 use zfs_phys::feature::Feature;
 use zfs_phys::spacemap::{MapType, SmEntry};
 use zfs_zio::alloc::{BUCKETS, Class, Loader, MetaslabDelta, MetaslabSeed, RangeTree, TopSeed};
@@ -35,16 +36,23 @@ const BLOCK: u32 = 1 << 12;
 const CONDENSE_BLOCKS: u64 = 4;
 /// ...when it has grown to this many times its length after the last time (`zfs_condense_pct`).
 const CONDENSE_GROWTH: u64 = 2;
-/// Entry of the pool directory that lists log space maps.
-const LOG_ZAP: &str = "com.delphix:log_spacemap_zap";
-/// Entry of a top-level vdev's table: since which txg logs count, for each metaslab.
-const UNFLUSHED: &str = "com.delphix:ms_unflushed_phys_txgs";
+/// Units of log space maps, as a shift (`SPA_MINBLOCKSHIFT`).
+const LOG_SHIFT: u32 = 9;
+/// Ranges in memory that are in logs only, above which metaslabs are flushed beyond what the logs' length asks for: some
+/// 16 MiB of them.
+const MAX_PENDING: usize = 1 << 18;
+/// An array of words that is metadata (`DMU_OTN_UINT64_METADATA`).
+const WORDS_METADATA: DmuObjectType = DmuObjectType(0xc3);
+/// A table that is metadata (`DMU_OTN_ZAP_METADATA`).
+const ZAP_METADATA: DmuObjectType = DmuObjectType(0xc4);
 
 /// Changes of a metaslab that are in logs only.
 #[derive(Default)]
 struct Pending {
     alloc: RangeTree,
     free: RangeTree,
+    /// The histogram that its own map is to get with them, when it is known.
+    histogram: Option<[u64; 32]>,
 }
 
 /// One top-level vdev's space maps.
@@ -62,7 +70,8 @@ struct Table {
 pub(crate) struct Metaslabs {
     mos: OnceLock<Weak<Objset>>,
     tables: RwLock<BTreeMap<u64, Table>>,
-    pending: Mutex<HashMap<(u64, u64), Pending>>,
+    ledger: Mutex<Ledger>,
+    pending: Mutex<HashMap<MsId, Pending>>,
     /// Lengths of space maps when they were last written anew.
     condensed: Mutex<HashMap<u64, u64>>,
 }
@@ -77,11 +86,14 @@ fn merge(pending: &mut Pending, kind: MapType, start: u64, end: u64) -> Result<(
         MapType::Alloc => (&mut pending.alloc, &mut pending.free),
         MapType::Free => (&mut pending.free, &mut pending.alloc),
     };
-    let mut fresh = RangeTree::new();
-    fresh.add(start, end).map_err(conflict("log space map"))?;
-    fresh.subtract(other);
-    other.clear_range(start, end);
-    own.add_all(&fresh).map_err(conflict("log space maps change twice:"))
+    let mut at = start;
+    while at < end {
+        let (s, e) = other.overlap(at, end).unwrap_or((end, end));
+        own.add(at, s).map_err(conflict("log space maps change twice:"))?;
+        other.clear_range(s, e);
+        at = e;
+    }
+    Ok(())
 }
 
 impl Metaslabs {
@@ -90,6 +102,7 @@ impl Metaslabs {
         Arc::new(Self {
             mos: OnceLock::new(),
             tables: RwLock::default(),
+            ledger: Mutex::default(),
             pending: Mutex::default(),
             condensed: Mutex::default(),
         })
@@ -108,11 +121,12 @@ impl Metaslabs {
     /// Takes note of the space maps of an imported pool. Gives what the allocator is to know.
     pub(crate) fn load(&self, pool: &Pool) -> Result<Vec<TopSeed>> {
         let tops = load_tops(pool)?;
-        let mut pending: HashMap<(u64, u64), Pending> = HashMap::new();
+        let mut pending: HashMap<MsId, Pending> = HashMap::new();
         for_unflushed(pool, &tops, |c: LogChange| {
             let entry = pending.entry((c.vdev, c.metaslab as u64)).or_default();
             merge(entry, c.kind, c.offset, c.offset.saturating_add(c.size))
         })?;
+        *self.ledger.lock() = load_ledger(pool, &tops, &pending)?;
         *self.pending.lock() = pending;
         let mut seeds = Vec::new();
         for top in tops.iter().filter(|t| t.concrete && t.ms_shift > 0) {
@@ -205,92 +219,237 @@ impl Metaslabs {
             replay(&self.mos()?, object, table, start, &mut free)?;
         }
         if let Some(p) = pending.get(&(vdev, ms)) {
-            p.alloc.iter().try_for_each(|(s, e)| free.remove(s, e)).map_err(conflict("allocated twice:"))?;
-            free.add_all(&p.free).map_err(conflict("freed twice:"))?;
+            p.apply(&mut free)?;
         }
         Ok(free)
     }
 
-    /// Whether log space maps are still to be moved into the metaslabs' own.
-    pub(crate) fn has_logs(&self, directory: &Zap) -> Result<bool> {
-        Ok(directory.lookup_u64(LOG_ZAP.as_bytes())?.is_some())
+    /// Whether changes go to logs of space maps.
+    fn logs(ops: &Ops) -> bool {
+        ops.is_enabled(Feature::LogSpacemap)
     }
 
-    /// Moves everything in log space maps into the metaslabs' own, and removes the logs.
-    pub(crate) fn flush_logs(&self, ops: &Ops, tx: &Tx, pool: &Pool) -> Result<()> {
+    /// Object of the log of a txg, which is made when it is the first time.
+    fn log_of(&self, ops: &Ops, tx: &Tx, mos: &Arc<Objset>, ledger: &mut Ledger) -> Result<u64> {
+        if let Some(log) = ledger.logs.get(&tx.txg()) {
+            return Ok(log.object);
+        }
+        if ledger.table == 0 {
+            ledger.table = Zap::create(mos, tx, ZAP_METADATA, 0)?;
+            Zap::open(mos, crate::config::POOL_DIRECTORY)?.add(tx, LOG_ZAP, &[ledger.table])?;
+            ops.count(tx, Feature::LogSpacemap, 1)?;
+        }
+        let object = SpaceMap::create(mos, tx, LOG_BLOCK)?;
+        ops.count(tx, Feature::SpacemapHistogram, 1)?;
+        Zap::open(mos, ledger.table)?.add(tx, format!("{:x}", tx.txg()).as_bytes(), &[object])?;
+        ledger.logs.insert(tx.txg(), Log { object, blocks: 0 });
+        Ok(object)
+    }
+
+    /// In a first pass, before anything of the txg is appended: takes some metaslabs' changes from logs to their own maps,
+    /// or with `all` those of all, and destroys the logs that nobody needs any more.
+    pub(crate) fn flush(&self, ops: &Ops, tx: &Tx, all: bool) -> Result<()> {
+        let mut ledger = self.ledger.lock();
+        let oldest_first = ledger.older_than(tx.txg());
+        if ledger.table == 0 || oldest_first.is_empty() {
+            return Ok(());
+        }
         let mos = self.mos()?;
-        let mut pending = self.pending.lock();
+        self.log_of(ops, tx, &mos, &mut ledger)?;
+        let mut want = if all { u64::MAX } else { ledger.want(tx.txg()) };
+        let mut held: usize = self.pending.lock().values().map(Pending::segments).sum();
         let tables = self.tables.read();
-        let mut all: Vec<_> = pending.drain().collect();
-        all.sort_unstable_by_key(|(at, _)| *at);
-        for ((vdev, ms), p) in all {
-            let table = tables.get(&vdev).ok_or_else(|| Error::corrupt("space map of no vdev"))?;
-            let delta = MetaslabDelta { vdev, ms, alloc: p.alloc, free: p.free, histogram: None };
-            append(&mos, ops, tx, 1, table, &delta)?;
-        }
-        let directory = Zap::open(&mos, crate::config::POOL_DIRECTORY)?;
-        let Some(zap) = directory.lookup_u64(LOG_ZAP.as_bytes())? else { return Ok(()) };
-        for object in log_space_maps(pool)?.into_values() {
-            if SpaceMap::open(&mos, object)?.phys().histogram.is_some() {
-                ops.count(tx, Feature::SpacemapHistogram, -1)?;
+        for ms in oldest_first {
+            if want == 0 && held <= MAX_PENDING {
+                break;
             }
-            mos.free_object(tx, object)?;
-        }
-        directory.remove(tx, LOG_ZAP.as_bytes())?;
-        mos.free_object(tx, zap)?;
-        ops.count(tx, Feature::LogSpacemap, -1)?;
-        for table in tables.values().filter(|t| t.zap != 0) {
-            let of_vdev = Zap::open(&mos, table.zap)?;
-            if let Some(object) = of_vdev.lookup_u64(UNFLUSHED.as_bytes())? {
-                of_vdev.remove(tx, UNFLUSHED.as_bytes())?;
-                mos.free_object(tx, object)?;
+            let table = tables.get(&ms.0).ok_or_else(|| Error::corrupt("space map of no vdev"))?;
+            if ledger.flushed(ms).is_some_and(|f| f.dirty) {
+                held = held.saturating_sub(self.flush_one(&mos, ops, tx, table, ms)?);
+                want -= 1;
             }
+            bump(&mos, tx, table, &mut ledger, ms, false)?;
+        }
+        drop(tables);
+        let names = Zap::open(&mos, ledger.table)?;
+        for (txg, log) in ledger.obsolete() {
+            names.remove(tx, format!("{txg:x}").as_bytes())?;
+            mos.free_object(tx, log.object)?;
+            ops.count(tx, Feature::SpacemapHistogram, -1)?;
         }
         Ok(())
+    }
+
+    /// Takes a metaslab's changes to its own map. Gives how many ranges that were.
+    fn flush_one(&self, mos: &Arc<Objset>, ops: &Ops, tx: &Tx, table: &Table, ms: MsId) -> Result<usize> {
+        // Held until all is moved, so that whoever loads the metaslab sees it either here or there.
+        let mut all = self.pending.lock();
+        let Some(pending) = all.remove(&ms) else { return Ok(0) };
+        let segments = pending.segments();
+        if self.condense(mos, ops, tx, table, ms.1, Some(&pending))? {
+            return Ok(segments);
+        }
+        let Pending { alloc, free, histogram } = pending;
+        append(mos, ops, tx, 1, table, &MetaslabDelta { vdev: ms.0, ms: ms.1, alloc, free, histogram })?;
+        Ok(segments)
     }
 
     /// Appends what a pass allocated and freed. Gives whether there was anything.
     pub(crate) fn append(&self, ops: &Ops, tx: &Tx, pass: u32, deltas: &[MetaslabDelta]) -> Result<bool> {
         let mos = self.mos()?;
+        let mut ledger = self.ledger.lock();
         let tables = self.tables.read();
         for delta in deltas {
             let table = tables.get(&delta.vdev).ok_or_else(|| Error::corrupt("space map of no vdev"))?;
+            if Self::logs(ops) && table.zap != 0 {
+                self.append_log(&mos, ops, tx, pass, table, &mut ledger, delta)?;
+                continue;
+            }
             if pass == 1 {
-                self.condense(&mos, ops, tx, table, delta.ms)?;
+                self.condense(&mos, ops, tx, table, delta.ms, None)?;
             }
             append(&mos, ops, tx, pass, table, delta)?;
         }
         Ok(!deltas.is_empty())
     }
 
-    /// Writes a space map anew when it has grown long.
-    fn condense(&self, mos: &Arc<Objset>, ops: &Ops, tx: &Tx, table: &Table, ms: u64) -> Result<()> {
+    #[allow(clippy::too_many_arguments, reason = "what one entry consists of, and where it goes")]
+    fn append_log(
+        &self,
+        mos: &Arc<Objset>,
+        ops: &Ops,
+        tx: &Tx,
+        pass: u32,
+        table: &Table,
+        ledger: &mut Ledger,
+        delta: &MetaslabDelta,
+    ) -> Result<()> {
+        let ms = (delta.vdev, delta.ms);
+        let object = self.log_of(ops, tx, mos, ledger)?;
+        own_map(mos, ops, tx, table, delta.ms)?;
+        if ledger.flushed(ms).is_none_or(|f| !f.dirty) {
+            bump(mos, tx, table, ledger, ms, true)?;
+        }
+        let vdev = u32::try_from(delta.vdev).map_err(|_| Error::corrupt("number of a vdev"))?;
+        let mut map = SpaceMap::open(mos, object)?;
+        for (kind, ranges) in [(MapType::Alloc, &delta.alloc), (MapType::Free, &delta.free)] {
+            map.append(tx, pass, kind, Some(vdev), &mut ranges.iter(), LOG_SHIFT, true)?;
+        }
+        let blocks = map.phys().length.div_ceil(u64::from(LOG_BLOCK));
+        ledger.logs.insert(tx.txg(), Log { object, blocks });
+        let mut all = self.pending.lock();
+        let pending = all.entry(ms).or_default();
+        delta.alloc.iter().try_for_each(|(s, e)| merge(pending, MapType::Alloc, s, e))?;
+        delta.free.iter().try_for_each(|(s, e)| merge(pending, MapType::Free, s, e))?;
+        pending.histogram = delta.histogram;
+        Ok(())
+    }
+
+    /// Writes a space map anew when it has grown long, with what is `pending` for it. Gives whether it was.
+    fn condense(
+        &self,
+        mos: &Arc<Objset>,
+        ops: &Ops,
+        tx: &Tx,
+        table: &Table,
+        ms: u64,
+        pending: Option<&Pending>,
+    ) -> Result<bool> {
         let Some((start, end, object)) = table.maps.read().get(ms as usize).copied().filter(|m| m.2 != 0) else {
-            return Ok(());
+            return Ok(false);
         };
         let mut map = SpaceMap::open(mos, object)?;
         let (length, block) = (map.phys().length, map.dnode().datablksz());
         let last = self.condensed.lock().get(&object).copied().unwrap_or(0);
         if length <= CONDENSE_BLOCKS * block || length < last.saturating_mul(CONDENSE_GROWTH) {
-            return Ok(());
+            return Ok(false);
         }
         let (mut free, mut used) = (RangeTree::new(), RangeTree::new());
         free.add(start, end).map_err(conflict("metaslab"))?;
         used.add(start, end).map_err(conflict("metaslab"))?;
         replay(mos, object, table, start, &mut free)?;
+        if let Some(pending) = pending {
+            pending.apply(&mut free)?;
+        }
         used.subtract(&free);
         let histogram = map.phys().histogram;
         map.truncate(tx)?;
         let mut segments = used.iter().map(|(s, e)| (s - start, e - start));
         let v2 = ops.is_enabled(Feature::SpacemapV2);
         map.append(tx, 1, MapType::Alloc, None, &mut segments, table.ashift, v2)?;
-        if let Some(histogram) = &histogram {
-            map.set_histogram(tx, histogram)?;
+        if histogram.is_some() {
+            let mut sum = [0; 32];
+            add_histogram(&mut sum, free.histogram(), table.ashift);
+            map.set_histogram(tx, &sum)?;
         }
         tracing::debug!(object, before = length, after = map.phys().length, "space map written anew");
         self.condensed.lock().insert(object, map.phys().length);
-        Ok(())
+        Ok(true)
     }
+}
+
+impl Pending {
+    fn segments(&self) -> usize {
+        self.alloc.segments() + self.free.segments()
+    }
+
+    /// Makes the change to what is free.
+    fn apply(&self, free: &mut RangeTree) -> Result<()> {
+        self.alloc.iter().try_for_each(|(s, e)| free.remove(s, e)).map_err(conflict("allocated twice:"))?;
+        free.add_all(&self.free).map_err(conflict("freed twice:"))
+    }
+}
+
+/// The logs of an imported pool.
+fn load_ledger(pool: &Pool, tops: &[TopSpace], pending: &HashMap<MsId, Pending>) -> Result<Ledger> {
+    let mut ledger = Ledger::default();
+    ledger.table = pool.directory().lookup_u64(LOG_ZAP)?.unwrap_or(0);
+    for (txg, object) in log_space_maps(pool)? {
+        let map = SpaceMap::open(pool.mos(), object)?;
+        let blocks = map.phys().length.div_ceil(map.dnode().datablksz().max(1));
+        ledger.logs.insert(txg, Log { object, blocks });
+    }
+    for top in tops.iter().filter(|t| t.concrete) {
+        for (metaslab, index) in top.metaslabs.iter().zip(0..).filter(|(m, _)| m.unflushed_txg != 0) {
+            if !ledger.logs.contains_key(&metaslab.unflushed_txg) {
+                let (vdev, txg) = (top.id, metaslab.unflushed_txg);
+                return Err(Error::corrupt(format!("metaslab {index} of vdev {vdev} needs the log of txg {txg}")));
+            }
+            let ms = (top.id, index);
+            ledger.set(ms, metaslab.unflushed_txg, pending.contains_key(&ms));
+        }
+    }
+    Ok(ledger)
+}
+
+/// Notes that a metaslab's own map has everything before this txg.
+fn bump(mos: &Arc<Objset>, tx: &Tx, table: &Table, ledger: &mut Ledger, ms: MsId, dirty: bool) -> Result<()> {
+    ledger.set(ms, tx.txg(), dirty);
+    let of_vdev = Zap::open(mos, table.zap)?;
+    let object = match of_vdev.lookup_u64(UNFLUSHED)? {
+        Some(object) => object,
+        None => {
+            let spec = ObjectSpec { object_type: WORDS_METADATA, block_size: LOG_BLOCK, ..ObjectSpec::default() };
+            let object = mos.allocate(tx, &spec)?.object();
+            of_vdev.add(tx, UNFLUSHED, &[object])?;
+            object
+        }
+    };
+    mos.dnode(object)?.write_at(tx, ms.1.saturating_mul(8), &Endian::NATIVE.put_u64(tx.txg()))
+}
+
+/// Range and object of a metaslab's own map, which is made when there is none.
+fn own_map(mos: &Arc<Objset>, ops: &Ops, tx: &Tx, table: &Table, ms: u64) -> Result<(u64, u64)> {
+    let mut maps = table.maps.write();
+    let slot = maps.get_mut(ms as usize).ok_or_else(|| Error::corrupt("space map of no metaslab"))?;
+    if slot.2 == 0 {
+        let block = if Metaslabs::logs(ops) { BLOCK_WITH_LOG } else { BLOCK };
+        slot.2 = SpaceMap::create(mos, tx, block)?;
+        ops.count(tx, Feature::SpacemapHistogram, 1)?;
+        let word = Endian::NATIVE.put_u64(slot.2);
+        mos.dnode(table.array)?.write_at(tx, ms.saturating_mul(8), &word)?;
+    }
+    Ok((slot.0, slot.2))
 }
 
 /// Applies a space map to a metaslab that was all free.
@@ -310,18 +469,8 @@ fn replay(mos: &Arc<Objset>, object: u64, table: &Table, base: u64, free: &mut R
 
 /// Appends a delta to its space map, which is made when it is the first.
 fn append(mos: &Arc<Objset>, ops: &Ops, tx: &Tx, pass: u32, table: &Table, delta: &MetaslabDelta) -> Result<()> {
-    let mut maps = table.maps.write();
-    let slot = maps.get_mut(delta.ms as usize).ok_or_else(|| Error::corrupt("space map of no metaslab"))?;
-    if slot.2 == 0 {
-        let block = if ops.is_enabled(Feature::LogSpacemap) { BLOCK_WITH_LOG } else { BLOCK };
-        slot.2 = SpaceMap::create(mos, tx, block)?;
-        ops.count(tx, Feature::SpacemapHistogram, 1)?;
-        let word = Endian::NATIVE.put_u64(slot.2);
-        mos.dnode(table.array)?.write_at(tx, delta.ms.saturating_mul(8), &word)?;
-    }
     // Offsets count from the first whole stripe where that is not the beginning (dRAID).
-    let (base, object) = (slot.0, slot.2);
-    drop(maps);
+    let (base, object) = own_map(mos, ops, tx, table, delta.ms)?;
     let v2 = ops.is_enabled(Feature::SpacemapV2);
     let mut map = SpaceMap::open(mos, object)?;
     for (kind, ranges) in [(MapType::Alloc, &delta.alloc), (MapType::Free, &delta.free)] {

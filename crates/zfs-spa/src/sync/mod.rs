@@ -22,6 +22,7 @@ mod devices;
 mod dtl;
 mod guard;
 mod history;
+mod logmaps;
 mod metaslabs;
 mod ops;
 mod plan;
@@ -108,6 +109,8 @@ pub struct Spa {
     dtls: Mutex<HashMap<u64, dtl::Stored>>,
     /// The labels are to be written with the txg that is being synced.
     labels_now: AtomicBool,
+    /// The txg being synced is to leave as little as possible in log space maps.
+    flush_all: AtomicBool,
     /// Held by whoever changes devices or scans.
     changing: Mutex<()>,
     scan: Mutex<scan::Scan>,
@@ -205,6 +208,7 @@ impl Spa {
             config: Mutex::new(config),
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
             labels_now: AtomicBool::new(false),
+            flush_all: AtomicBool::new(false),
             changing: Mutex::default(),
             scan: Mutex::default(),
             root_guid: Mutex::default(),
@@ -317,7 +321,10 @@ impl Spa {
         self.txgs.wait_synced(0)?;
         self.config.lock().state = if destroy { state::DESTROYED } else { state::EXPORTED };
         self.dirty_config();
-        let last = self.sync_task("export", |_| Ok(()));
+        let last = self.sync_task("export", move |ctx| {
+            ctx.spa.flush_all.store(!destroy, Relaxed);
+            Ok(())
+        });
         self.txgs.stop();
         let thread = self.thread.lock().take();
         let ended = thread.map_or(Ok(()), |t| t.join().unwrap_or_else(|_| Err(Error::corrupt("the sync thread died"))));
@@ -370,11 +377,6 @@ impl Spa {
     fn sync_datasets(&self, tx: &Tx, pass: u32, write_config: bool) -> Result<()> {
         if pass == 1 {
             self.ops.free_deferred(tx)?;
-            if let Some(pool) = &self.imported
-                && self.metaslabs.has_logs(&Zap::open(&self.mos, POOL_DIRECTORY)?)?
-            {
-                self.metaslabs.flush_logs(&self.ops, tx, pool)?;
-            }
         }
         self.dsl.sync_datasets(tx, pass)?;
         if pass == 1 {
@@ -393,7 +395,12 @@ impl Spa {
                 self.store_config(tx)?;
             }
         }
-        self.dsl.flush(tx)
+        self.dsl.flush(tx)?;
+        let all = self.flush_all.load(Relaxed);
+        if pass == 1 && (all || self.mos.is_dirty(tx.txg())) {
+            self.metaslabs.flush(&self.ops, tx, all)?;
+        }
+        Ok(())
     }
 
     fn store_config(&self, tx: &Tx) -> Result<()> {

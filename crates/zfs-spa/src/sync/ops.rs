@@ -2,7 +2,7 @@
 //!
 //! Frees of the first pass reach the space maps in the same txg. From the second pass on that would change space maps
 //! for ever, so such blocks go to a list in the meta object set that the next txg's first pass empties
-//! (`zfs_sync_pass_deferred_free`).
+//! (`zfs_sync_pass_deferred_free`). With log space maps they need not: all changes go to the end of one object.
 //!
 //! Lock order: each lock here is a leaf, except `history`, under which the history object is written.
 
@@ -181,7 +181,7 @@ impl PoolOps for Ops {
         if bp.is_hole() || bp.is_embedded() {
             return Ok(());
         }
-        if self.pass.load(Relaxed) >= PASS_DEFERRED_FREE {
+        if self.pass.load(Relaxed) >= PASS_DEFERRED_FREE && !self.feature_active(Feature::LogSpacemap) {
             self.deferred.lock().push(*bp);
             return Ok(());
         }

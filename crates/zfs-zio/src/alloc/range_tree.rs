@@ -135,6 +135,12 @@ impl RangeTree {
         before.or_else(|| self.ranges.range(at..).next().map(|(s, e)| (*s, *e)))
     }
 
+    /// The first part of a range that is in the set.
+    pub fn overlap(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let (s, e) = self.range_at(start).filter(|r| r.0 < end && start < end)?;
+        Some((s.max(start), e.min(end)))
+    }
+
     /// Whether any byte of `[start, end)` is in the set.
     pub fn overlaps(&self, start: u64, end: u64) -> bool {
         start < end && self.range_at(start).is_some_and(|r| r.0 < end)
@@ -303,6 +309,9 @@ mod tests {
                 let (all, any) = (model[start..end].iter().all(|b| *b), model[start..end].iter().any(|b| *b));
                 let (s, e) = (start as u64, end as u64);
                 prop_assert_eq!((tree.contains(s, e), tree.overlaps(s, e)), (all, any));
+                let first = (start..end).find(|i| model[*i]);
+                let part = first.map(|f| (f as u64, (f..end).find(|i| !model[*i]).unwrap_or(end) as u64));
+                prop_assert_eq!(tree.overlap(s, e), part);
                 match op {
                     0 => {
                         prop_assert_eq!(tree.add(s, e).is_ok(), !any);
