@@ -25,6 +25,7 @@ mod live;
 mod liveset;
 pub mod objset;
 mod offset;
+pub mod ordered;
 pub mod owner;
 pub mod policy;
 mod prefetch;

@@ -58,7 +58,7 @@ impl Pool {
         put("bcloneused", number(clones.used));
         put("bclonesaved", number(clones.saved));
         put("bcloneratio", number(clones.ratio()));
-        put("freeing", number(self.internal_used("$FREE")?));
+        put("freeing", number(self.freeing()?));
         put("leaked", number(self.internal_used("$LEAK")?));
         let root = self.zio().vdevs().root();
         put("health", text(root.state().name(root.aux()), Source::None));
@@ -117,6 +117,14 @@ impl Pool {
                 put(&format!("unsupported@{guid}"), text(state, Source::Local));
             }
         }
+    }
+
+    /// Bytes of what was destroyed and waits to be freed.
+    ///
+    /// # Errors
+    /// When datasets cannot be read.
+    pub fn freeing(&self) -> Result<u64> {
+        self.internal_used("$FREE")
     }
 
     /// Bytes used by an internal directory; 0 when there is none.

@@ -78,7 +78,9 @@ pub struct TopSpace {
     pub expandable: u64,
     /// Bytes that only the checkpoint references.
     pub checkpoint: u64,
-    /// Bytes of the metaslab that is set aside for logs.
+    /// Number of the metaslab that is set aside for logs.
+    pub embedded: Option<usize>,
+    /// Its bytes.
     pub embedded_log: u64,
     /// Nothing new is allocated on it.
     pub non_allocating: bool,
@@ -153,7 +155,7 @@ pub(crate) fn load_tops(pool: &Pool) -> Result<Vec<TopSpace>> {
     apply_logs(pool, &mut tops)?;
     for top in &mut tops {
         top.alloc = top.metaslabs.iter().map(|m| m.alloc.max(0) as u64).sum();
-        top.fragmentation = if top.concrete { fragmentation(&top.metaslabs, 1 << top.ms_shift) } else { None };
+        top.fragmentation = if top.concrete { fragmentation(top) } else { None };
     }
     Ok(tops)
 }
@@ -193,7 +195,10 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
     let metaslabs =
         load_metaslabs(mos, vdev, count, unflushed, pool.features().is_enabled(Feature::SpacemapHistogram))?;
     let ms_size = if count == 0 { 0 } else { 1u64 << ms_shift };
-    let embedded = class != AllocClass::Log && count > EMBEDDED_SLOG_MIN_MS;
+    // The emptiest metaslab of a vdev without a class of its own, if it has many.
+    let sets_aside = class == AllocClass::Normal && count > EMBEDDED_SLOG_MIN_MS;
+    let emptiest = (0..metaslabs.len()).min_by_key(|i| metaslabs.get(*i).map(|m| m.alloc));
+    let embedded = emptiest.filter(|_| sets_aside);
     let checkpoint = match number("com.delphix:pool_checkpoint_sm")? {
         Some(object) => SpaceMap::open(mos, object)?.phys().alloc.unsigned_abs(),
         None => 0,
@@ -211,7 +216,8 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
         fragmentation: None,
         expandable: if count == 0 { 0 } else { vdev_growth(vdev) & !(ms_size - 1) },
         checkpoint,
-        embedded_log: if embedded { ms_size } else { 0 },
+        embedded,
+        embedded_log: if embedded.is_some() { ms_size } else { 0 },
         non_allocating: config.non_allocating || config.removing,
         concrete,
         metaslabs,
@@ -296,17 +302,19 @@ fn frag_of(histogram: &[u64], shift: usize) -> u64 {
     sum.checked_div(total).unwrap_or(0) as u64
 }
 
-/// Fragmentation of a vdev: of its metaslabs, weighted by their free space.
-fn fragmentation(metaslabs: &[Metaslab], ms_size: u64) -> Option<u64> {
-    let (mut known, mut free, mut sum) = (0usize, 0u128, 0u128);
-    for ms in metaslabs {
+/// Fragmentation of a vdev: of its metaslabs, weighted by their free space, without the one set aside for logs.
+fn fragmentation(top: &TopSpace) -> Option<u64> {
+    let ms_size = 1u64 << top.ms_shift;
+    let (mut all, mut known, mut free, mut sum) = (0usize, 0usize, 0u128, 0u128);
+    for (_, ms) in top.metaslabs.iter().enumerate().filter(|(i, _)| top.embedded != Some(*i)) {
+        all += 1;
         let Some(fragmentation) = ms.fragmentation else { continue };
         known += 1;
         let left = u128::from(ms_size.saturating_sub(ms.alloc.max(0) as u64) >> 9);
         free += left;
         sum += left * u128::from(fragmentation);
     }
-    if known < metaslabs.len().div_ceil(2) {
+    if known < all.div_ceil(2) {
         return None;
     }
     sum.checked_div(free).map(|f| f as u64)
@@ -400,7 +408,8 @@ fn summarize(tops: Vec<TopSpace>, dedup_saved: u64, clone_saved: u64, deferred: 
     let normal = || live().filter(|t| t.class == AllocClass::Normal);
     let pooled = || live().filter(|t| t.class != AllocClass::Log);
     let normal_size: u64 = normal().map(|t| t.size - t.embedded_log).sum();
-    let frag = normal().try_fold(0u128, |sum, t| Some(sum + u128::from(t.fragmentation?) * u128::from(t.size)));
+    let weight = |t: &TopSpace| u128::from(t.size.saturating_sub(t.embedded_log));
+    let frag = normal().try_fold(0u128, |sum, t| Some(sum + u128::from(t.fragmentation?) * weight(t)));
     let usable: u64 = normal().map(|t| t.deflate(t.size - t.embedded_log)).sum();
     let fixed: u64 = normal().filter(|t| t.non_allocating).map(|t| t.deflate(t.size)).sum();
     let usable = usable.saturating_sub(fixed);

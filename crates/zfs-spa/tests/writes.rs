@@ -340,18 +340,14 @@ fn logs_of(dir: &Path, name: &str) -> (u64, u64) {
 /// Changes of space go to logs, which a crash leaves and the next import continues; an export flushes them.
 #[test]
 fn logs_of_space_maps() {
-    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
     let vdevs = vec![(Class::Normal, image(dir.path(), "d0", 512)), (Class::Normal, image(dir.path(), "d1", 512))];
     create_pool(vdevs);
     let spa = open(dir.path(), "fresh");
     for n in 0..12 {
         spa.sync_task("test", move |ctx| ctx.log("test", &format!("txg {n}"))).unwrap();
     }
-    for device in ["d0", "d1"] {
-        let to = crashed.path().join(device);
-        let status = Command::new("cp").arg("--sparse=always").arg(dir.path().join(device)).arg(to).status();
-        assert!(status.unwrap().success());
-    }
+    let crashed = as_it_is(&spa, dir.path());
     spa.close(false).unwrap();
     let (exported, _) = logs_of(dir.path(), "fresh");
     assert_eq!(exported, 1, "an export leaves the log of its own txg alone");
@@ -373,4 +369,70 @@ fn logs_of_space_maps() {
     assert_eq!(logs_of(crashed.path(), "fresh").0, 1);
     check(crashed.path(), "fresh");
     zdb(crashed.path(), "fresh", &["-bbcc"]);
+}
+
+/// The devices as they are at some moment, in the midst of a sync.
+fn as_it_is(spa: &Spa, dir: &Path) -> tempfile::TempDir {
+    let (from, copy) = (dir.to_owned(), tempfile::tempdir().unwrap());
+    let to = copy.path().to_owned();
+    spa.sync_task("crash", move |_| {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let status = Command::new("cp").arg("--sparse=always").arg(entry.unwrap().path()).arg(&to).status();
+            assert!(status.unwrap().success());
+        }
+        Ok(())
+    })
+    .unwrap();
+    copy
+}
+
+/// A large file system that is destroyed is freed over many txgs. A crash on the way loses nothing, and the next import
+/// goes on.
+#[test]
+fn a_destroyed_file_system_is_freed_over_txgs() {
+    let dir = tempfile::tempdir().unwrap();
+    create_pool(vec![(Class::Normal, image(dir.path(), "d0", 128))]);
+    let spa = open(dir.path(), "fresh");
+    spa.sync_task("create", |ctx| {
+        let mut init = |objset: &Arc<zfs_dmu::Objset>, tx: &zfs_dmu::Tx| {
+            let spec = ObjectSpec { object_type: DmuObjectType::PLAIN_FILE_CONTENTS, ..ObjectSpec::default() };
+            for n in 0u32..60 {
+                let file = objset.allocate(tx, &ObjectSpec { block_size: 4096, indirect_shift: 12, ..spec })?;
+                let noise = (0u32..64 << 10).flat_map(|i| (i ^ (n << 20)).wrapping_mul(0x9e37_79b9).to_le_bytes());
+                file.write_at(tx, 0, &noise.take((n as usize % 7) * 30_000).collect::<Vec<u8>>())?;
+            }
+            Ok(())
+        };
+        let new = NewObjset { kind: ObjsetType::Other, flags: 0, init: &mut init };
+        ctx.dsl().create(ctx.tx, "big", new).map(|_| ())
+    })
+    .unwrap();
+    let freeing = |spa: &Spa| spa.view().unwrap().freeing().unwrap();
+    spa.dsl().set_max_frees(40);
+    spa.sync_task("destroy", |ctx| {
+        let head = ctx.dsl().find("big")?.unwrap();
+        ctx.dsl().destroy_head(ctx.tx, &head, "big")
+    })
+    .unwrap();
+    let crashed = as_it_is(&spa, dir.path());
+    let left = import(&find(crashed.path(), "fresh"), &common::options()).unwrap();
+    let waiting = left.freeing().unwrap();
+    assert!(waiting > 1 << 20, "{waiting}");
+    assert!(left.features().is_active(Feature::AsyncDestroy));
+    drop(left);
+    check(crashed.path(), "fresh");
+    zdb(crashed.path(), "fresh", &["-bbcc"]);
+    for (spa, dir) in [(spa, dir.path()), (open(crashed.path(), "fresh"), crashed.path())] {
+        spa.dsl().set_max_frees(100);
+        let mut txgs = 0;
+        while freeing(&spa) > 0 {
+            spa.txgs().wait_synced(0).unwrap();
+            txgs += 1;
+            assert!(txgs < 200);
+        }
+        spa.close(false).unwrap();
+        check(dir, "fresh");
+        zdb(dir, "fresh", &["-bbcc"]);
+        assert!(!import(&find(dir, "fresh"), &common::options()).unwrap().features().is_active(Feature::AsyncDestroy));
+    }
 }

@@ -6,8 +6,8 @@ use super::walk::Walk;
 use super::{Problem, stats};
 use std::collections::HashMap;
 use zfs_dmu::bpobj::Bpobj;
+use zfs_dmu::ordered::{self, Outcome, walk};
 use zfs_dmu::spacemap::SpaceMap;
-use zfs_dmu::traverse::{Options, Visit, traverse};
 use zfs_dmu::{Objset, Zap};
 use zfs_phys::scan::RemovingPhys;
 use zfs_phys::spacemap::{MapType, SmEntry};
@@ -74,23 +74,6 @@ fn removing(w: &Walk<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a block lies before the place where a background destroy will go on.
-fn already_freed(v: &Visit<'_>, resume: &Zbookmark, dnodes_per_block: u64) -> bool {
-    let bm = &v.bookmark;
-    let span = |level: i64| 7u32.saturating_mul(level.clamp(0, 9) as u32);
-    if bm.level < 0 {
-        return false;
-    }
-    let shift = v.dnode.map_or(span(bm.level), |d| {
-        u32::from(d.indblkshift.saturating_sub(7)).saturating_mul(bm.level.clamp(0, 64) as u32)
-    });
-    let end = bm.blkid.saturating_add(1).checked_shl(shift).unwrap_or(u64::MAX);
-    if bm.object == 0 {
-        return end.saturating_mul(dnodes_per_block) <= resume.object;
-    }
-    bm.object < resume.object || (bm.object == resume.object && end <= resume.blkid)
-}
-
 fn destroyed(w: &Walk<'_>) -> Result<()> {
     let Some(object) = w.pool.directory().lookup_u64(b"bptree_obj")?.filter(|o| *o != 0) else { return Ok(()) };
     let dnode = w.pool.mos().dnode(object)?;
@@ -107,12 +90,11 @@ fn destroyed(w: &Walk<'_>) -> Result<()> {
             continue;
         }
         let os = Objset::open(w.pool.zio(), &bp, DESTROYED_OBJSET, None)?;
-        let per_block = (os.meta_dnode().datablksz() / 512).max(1);
-        let options = Options { min_txg, threads: w.threads, zil: false, prefetch: false };
-        let visit = |v: &Visit<'_>| {
-            if resume.object != 0 && already_freed(v, &resume, per_block) { Ok(()) } else { w.pending(v.bp) }
-        };
-        traverse(&os, &options, &visit, &|bm, e| w.unreadable(bm, None, e))?;
+        let resume = (objset != 0).then_some(resume);
+        let outcome = walk(&os, min_txg, resume, &mut |v| w.pending(v.bp).map(|()| ordered::Step::Next))?;
+        if let Outcome::Unreadable(bm, e) = outcome {
+            w.unreadable(&bm, None, e)?;
+        }
     }
     Ok(())
 }

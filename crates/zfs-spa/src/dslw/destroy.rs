@@ -5,7 +5,7 @@
 //! after, from an entry in the pool's table of trees to free.
 
 use super::deadlist::{Deadlist, hex};
-use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
+use super::{DatasetState, DirState, DslPool, PoolOps, Sums, UsedBy, mosw};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use zfs_dmu::bpobj::{Bpobj, Enough};
@@ -14,8 +14,46 @@ use zfs_dmu::{Result, Zap};
 use zfs_phys::dsl::{DS_FLAG_DEFER_DESTROY, field};
 use zfs_zio::{Error, ErrorKind};
 
-/// Most blocks freed from lists in one txg: bounds the time a sync takes.
-const FREES_PER_TXG: usize = 100_000;
+/// Most blocks freed in one txg: bounds the memory of what it changed.
+pub(super) const FREES_PER_TXG: u64 = 200_000;
+/// Time a txg may take for it, in milliseconds (`zfs_free_min_time_ms`; OpenZFS takes up to five seconds when nobody
+/// waits for the txg).
+const FREE_TIME_MS: u64 = 1000;
+/// Frees between looks at the clock.
+const LOOK_EVERY: u64 = 64;
+
+/// What a txg may spend on freeing what was destroyed.
+pub(super) struct Budget {
+    spent: u64,
+    most: u64,
+    began: u64,
+    over: bool,
+}
+
+fn milliseconds(ops: &dyn PoolOps) -> u64 {
+    let (seconds, nanoseconds) = ops.now();
+    seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)
+}
+
+impl Budget {
+    pub(super) fn new(ops: &dyn PoolOps, most: u64) -> Self {
+        Self { spent: 0, most, began: milliseconds(ops), over: false }
+    }
+
+    /// Counts one block.
+    pub(super) fn spend(&mut self) {
+        self.spent += 1;
+    }
+
+    /// Whether the txg has had enough; never before it has freed anything.
+    pub(super) fn is_spent(&mut self, ops: &dyn PoolOps) -> bool {
+        if self.spent > 0 && self.spent.is_multiple_of(LOOK_EVERY) {
+            // A clock that was set back counts as nothing.
+            self.over |= milliseconds(ops).saturating_sub(self.began) > FREE_TIME_MS;
+        }
+        self.over || self.spent >= self.most
+    }
+}
 
 impl DslPool {
     /// Destroys a snapshot. With `defer` one that is held or cloned goes when its last hold or clone does.
@@ -273,24 +311,32 @@ impl DslPool {
         self.free_zapified(tx, dir.object)
     }
 
-    /// Frees blocks that wait for it, up to a number that a txg can bear. Gives whether more are waiting.
+    /// Sets how many blocks of what was destroyed may be freed in a txg (`zfs_async_block_max_blocks`).
+    pub fn set_max_frees(&self, blocks: u64) {
+        self.max_frees.store(blocks, Relaxed);
+    }
+
+    /// Frees blocks that wait for it, as many as a txg can bear. Gives whether more can be freed in the next.
+    ///
+    /// # Errors
+    /// Whatever reading and changing the lists meets. Blocks of destroyed trees that cannot be read are left.
     pub fn free_some(&self, tx: &Tx) -> Result<bool> {
+        let mut budget = Budget::new(&*self.ops, self.max_frees.load(Relaxed));
         let mut sums = Sums::default();
-        let mut left = FREES_PER_TXG;
         let list = self.free_bpobj.load(Relaxed);
         if list != 0 {
             let mut list = Bpobj::open(&self.mos, list)?;
             list.take(tx, &mut |bp, _| {
-                left -= 1;
+                budget.spend();
                 sums = sums.plus(Sums::of(&*self.ops, bp));
                 self.ops.free(tx, bp)?;
-                Ok(if left == 0 { Enough::Yes } else { Enough::No })
+                Ok(if budget.is_spent(&*self.ops) { Enough::Yes } else { Enough::No })
             })?;
         }
         self.charge_free(sums.minus())?;
-        if left == 0 {
+        if budget.is_spent(&*self.ops) {
             return Ok(true);
         }
-        Ok(self.free_tree(tx)? || self.free_livelist(tx)?)
+        Ok(self.free_trees(tx, &mut budget)? || self.free_livelist(tx)?)
     }
 }

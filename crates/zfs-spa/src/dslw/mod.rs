@@ -106,6 +106,12 @@ impl Sums {
         Self { used: ops.dsize(bp) as i64, comp: comp as i64, uncomp: uncomp as i64 }
     }
 
+    /// What a dataset references.
+    fn referenced(phys: &DslDatasetPhys) -> Self {
+        let (used, comp, uncomp) = (phys.referenced_bytes, phys.compressed_bytes, phys.uncompressed_bytes);
+        Self { used: used as i64, comp: comp as i64, uncomp: uncomp as i64 }
+    }
+
     fn plus(self, o: Self) -> Self {
         Self { used: self.used + o.used, comp: self.comp + o.comp, uncomp: self.uncomp + o.uncomp }
     }
@@ -133,6 +139,8 @@ pub struct DslPool {
     free_dir: Mutex<Option<Arc<DirState>>>,
     /// List of blocks waiting to be freed.
     free_bpobj: AtomicU64,
+    /// Blocks freed in a txg at most.
+    max_frees: AtomicU64,
     /// The list without blocks that deadlists share; 0 while there is none.
     empty_bpobj: AtomicU64,
     origin_snap: Mutex<u64>,
@@ -175,6 +183,7 @@ impl DslPool {
             mos_dir: Mutex::default(),
             free_dir: Mutex::default(),
             free_bpobj: AtomicU64::new(free_bpobj),
+            max_frees: AtomicU64::new(destroy::FREES_PER_TXG),
             empty_bpobj: AtomicU64::new(empty_bpobj),
             origin_snap: Mutex::default(),
             dirs: Mutex::default(),

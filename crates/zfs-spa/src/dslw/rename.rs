@@ -145,8 +145,14 @@ impl DslPool {
         self.destroy_log(tx, head)?;
         self.remove_livelist(tx, &head.dir())?;
         let (now, then) = (head.phys(), snap.phys());
-        let freed = self.free_one(tx, &now.bp, now.prev_snap_txg)?;
         let mut dead = head.deadlist.lock();
+        let mut freed = Sums::default();
+        if now.bp.birth() > now.prev_snap_txg {
+            // What was written since: the difference, and what the snapshot has and the head let go.
+            freed = Sums::referenced(&now).plus(Sums::referenced(&then).minus()).plus(dead.sums());
+            self.tree_add(tx, &now.bp, now.prev_snap_txg, freed)?;
+            self.charge_free(freed)?;
+        }
         let moved = dead.sums_between(self, head.dir().origin_txg.load(Relaxed), u64::MAX)?;
         let shared = dead.sums_between(self, then.prev_snap_txg, u64::MAX)?;
         let fresh = dead.clone_keys(self, tx, u64::MAX)?;

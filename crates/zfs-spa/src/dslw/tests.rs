@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
 use zfs_dmu::traverse::{Options, traverse};
 use zfs_dmu::{Dnode, ObjectSpec, TO_END};
-use zfs_env::{MemDevice, Rng, SeededRng};
+use zfs_env::{BlockDevice, MemDevice, Rng, SeededRng};
 use zfs_phys::enums::{DmuObjectType as Ot, ObjsetType};
 use zfs_zio::alloc::{Class, MetaslabSeed, RangeTree, TopSeed};
 use zfs_zio::write::{WriteConfig, WriteProps};
@@ -95,6 +95,7 @@ impl ObjsetOwner for MosOwner {
 }
 
 struct Mini {
+    disk: Arc<MemDevice>,
     zio: Arc<Zio>,
     ops: Arc<Ops>,
     mos: Arc<Objset>,
@@ -136,7 +137,7 @@ impl Mini {
         let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
         let dsl = DslPool::create_tree(&mos, ops.clone(), &tx, new).unwrap();
         owner.dsl.set(Arc::downgrade(&dsl)).unwrap();
-        let mut mini = Self { zio, ops, mos, dsl, txg: 4 };
+        let mut mini = Self { disk, zio, ops, mos, dsl, txg: 4 };
         mini.sync(|_, _| {});
         mini
     }
@@ -396,4 +397,124 @@ fn renaming_and_going_back() {
     mini.file("b/z").read_at(20 * 4096, &mut seen).unwrap();
     assert_eq!(seen, pattern(20));
     assert!(mini.used("")[0].abs_diff(whole) < 128 << 10, "{} {whole}", mini.used("")[0]);
+}
+
+/// What a destroyed tree still holds, by its entry's bookmark.
+fn left_of(mini: &Mini) -> Option<(u64, i64)> {
+    let table = mosw::zap_get(&mini.mos, POOL_DIRECTORY, "bptree_obj").unwrap()?;
+    let dnode = mini.mos.dnode(table).unwrap();
+    let header: Vec<u64> =
+        dnode.bonus().unwrap().chunks(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
+    let (mut blocks, mut bytes) = (0, 0);
+    for index in header[0]..header[1] {
+        let raw = dnode.read_vec(index * 168, 168).unwrap();
+        let mut r = zfs_phys::Reader::new(&raw, zfs_phys::Endian::Little, "entry");
+        let bp = BlkPtr::read(&mut r).unwrap();
+        let [min_txg, objset, object, level, blkid] = r.u64s().unwrap();
+        assert_eq!(level, 0);
+        let resume = (objset != 0).then(|| zfs_zio::Zbookmark::new(objset, object, 0, blkid));
+        let os = Objset::open(&mini.zio, &bp, u64::MAX, None).unwrap();
+        zfs_dmu::ordered::walk(&os, min_txg, resume, &mut |v| {
+            blocks += 1;
+            bytes += mini.ops.dsize(v.bp) as i64;
+            mini.zio.verify(v.bp, &v.bookmark, true).unwrap();
+            Ok(zfs_dmu::ordered::Step::Next)
+        })
+        .unwrap();
+    }
+    assert_eq!(header[2] as i64, bytes, "the table's sum");
+    Some((blocks, bytes))
+}
+
+/// A tree of many objects, large and small, is freed over many txgs; what is left of it is always whole and counted.
+#[test]
+fn trees_are_freed_over_txgs() {
+    let mut mini = Mini::new();
+    let free_space = |mini: &Mini| mini.zio.space(Class::Normal).alloc;
+    mini.sync(|dsl, tx| {
+        let mut init = |objset: &Arc<Objset>, tx: &Tx| {
+            let spec = ObjectSpec {
+                object_type: Ot::PLAIN_FILE_CONTENTS,
+                block_size: 4096,
+                indirect_shift: 12,
+                ..Default::default()
+            };
+            for n in 0u64..70 {
+                let slots = if n % 5 == 0 { 2 } else { 1 };
+                let file = objset.allocate(tx, &ObjectSpec { slots, ..spec })?;
+                for block in 0..[1, 3, 40, 0, 2, 300][n as usize % 6] {
+                    file.write_at(tx, block * 4096, &pattern((n + block) as u8))?;
+                }
+            }
+            Ok(())
+        };
+        let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
+        dsl.create(tx, "big", new).map(drop).unwrap();
+    });
+    let used = mini.used("big")[0];
+    assert!(used > 10 << 20, "{used}");
+    mini.dsl.set_max_frees(29);
+    mini.sync(|dsl, tx| {
+        let head = dsl.find("big").unwrap().unwrap();
+        dsl.destroy_head(tx, &head, "big").unwrap();
+    });
+    let (mut blocks, mut bytes) = left_of(&mini).unwrap();
+    assert_eq!(bytes as u64, used);
+    let mut txgs = 0;
+    let before = free_space(&mini);
+    loop {
+        mini.sync(|_, _| {});
+        txgs += 1;
+        let freeing = mini.dsl.free_dir.lock().as_ref().unwrap().phys().used_bytes;
+        let Some((b, n)) = left_of(&mini) else {
+            assert_eq!(freeing, 0);
+            break;
+        };
+        assert_eq!(freeing as i64, n);
+        assert!(b < blocks && n <= bytes && blocks - b < 40, "{b} {blocks}");
+        (blocks, bytes) = (b, n);
+    }
+    assert!(txgs > 100, "{txgs} txgs");
+    assert!(!mini.ops.feature_active(Feature::AsyncDestroy));
+    for _ in 0..4 {
+        mini.sync(|_, _| {});
+    }
+    assert!(free_space(&mini) + used < before + (1 << 20), "{} {before} {used}", free_space(&mini));
+    mini.check();
+}
+
+/// A tree of which a block is lost keeps the rest of itself, and is in nobody's way.
+#[test]
+fn a_tree_that_cannot_be_read_waits() {
+    let mut mini = Mini::new();
+    for path in ["bad", "good"] {
+        mini.sync(|dsl, tx| {
+            let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
+            dsl.create(tx, path, new).map(drop).unwrap();
+        });
+        for block in 0..2000 {
+            mini.write(path, block, block as u8);
+        }
+        mini.sync(|_, _| {});
+    }
+    let lost = mini.file("bad").phys().blkptr[0];
+    assert!(lost.level() > 0);
+    mini.disk.write_at((4 << 20) + lost.dva(0).offset(), &[0x5a; 512]).unwrap();
+    if lost.ndvas() > 1 {
+        mini.disk.write_at((4 << 20) + lost.dva(1).offset(), &[0x5a; 512]).unwrap();
+    }
+    mini.zio.release(&lost, None);
+    let used = [mini.used("bad")[0], mini.used("good")[0]];
+    for path in ["bad", "good"] {
+        mini.sync(|dsl, tx| {
+            let head = dsl.find(path).unwrap().unwrap();
+            dsl.destroy_head(tx, &head, path).unwrap();
+        });
+    }
+    for _ in 0..3 {
+        mini.sync(|_, _| {});
+    }
+    let freeing = mini.dsl.free_dir.lock().as_ref().unwrap().phys().used_bytes;
+    assert!(freeing > used[0] / 2 && freeing <= used[0], "{freeing} {used:?}");
+    assert!(mini.ops.feature_active(Feature::AsyncDestroy));
 }
