@@ -23,7 +23,7 @@ const USAGE: &str = "usage: cargo xtask CHORE
   macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
   swarm [ARGUMENTS]            crashes and faults on simulated disks, by seed; --help tells more
   kill [ARGUMENTS]             kill -9 of the daemon under load: every acknowledged fsync must be found
-  posix [--ops N] [pjdfstest] [fsx]
+  posix [--ops N] [pjdfstest] [fsx] [postgres]
                                other people's tests of POSIX file systems, on a mount; needs root
   vm [ARGUMENTS]               pools judged by the OpenZFS kernel module in a virtual machine, in both directions
   bench read [ARGUMENTS]       measure reading against zfs-fuse, an in-memory FUSE file system and zdb

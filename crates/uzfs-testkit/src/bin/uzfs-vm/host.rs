@@ -1,11 +1,16 @@
 //! The half that runs here: making, filling, comparing, with uzfs's own programs and OpenZFS's `zdb`.
 
 use crate::populate;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+use uzfs_testkit::encode::hex;
 use uzfs_testkit::manifest::{self, Content, Manifest};
+use uzfs_testkit::paths;
 use uzfs_testkit::session::Session;
 
 /// Bytes of an image.
@@ -25,10 +30,21 @@ pub enum Layout {
     Raidz3,
     Classes,
     Draid,
+    Draid2,
+    /// A disk becomes a mirror.
+    Attached,
+    /// A disk of raidz is replaced.
+    Replaced,
+    /// A side of a mirror is away while files are written.
+    Returned,
+    /// Vdevs are added to a pool in use.
+    Grown,
+    /// A distributed spare stands in for a disk.
+    Spared,
 }
 
 impl Layout {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Single,
         Self::Stripe,
         Self::Mirror,
@@ -37,6 +53,12 @@ impl Layout {
         Self::Raidz3,
         Self::Classes,
         Self::Draid,
+        Self::Draid2,
+        Self::Attached,
+        Self::Replaced,
+        Self::Returned,
+        Self::Grown,
+        Self::Spared,
     ];
 
     pub fn name(self) -> String {
@@ -56,13 +78,44 @@ impl Layout {
             Self::Raidz1 => "raidz1 D D D",
             Self::Raidz2 => "raidz2 D D D D D",
             Self::Raidz3 => "raidz3 D D D D D D D",
-            Self::Classes => "raidz1 D D D special mirror D D log mirror D D",
-            Self::Draid => "draid1:2d:5c:1s D D D D D",
+            Self::Classes => "raidz1 D D D special mirror D D dedup mirror D D log mirror D D",
+            Self::Draid | Self::Spared => "draid1:2d:5c:1s D D D D D",
+            Self::Draid2 => "-o ashift=12 draid2:4d:8c:1s D D D D D D D D",
+            Self::Attached | Self::Grown => "D",
+            Self::Replaced => "raidz1 D D D",
+            Self::Returned => "mirror D D",
         }
     }
 
+    /// Images that are needed: those of the pattern, and those that come in later.
     pub fn disks(self) -> usize {
-        self.pattern().split(' ').filter(|w| *w == "D").count()
+        let later = match self {
+            Self::Attached | Self::Replaced => 1,
+            Self::Grown => 4,
+            _ => 0,
+        };
+        self.pattern().split(' ').filter(|w| *w == "D").count() + later
+    }
+
+    /// Commands of `zpool` that change the pool's devices, before (0) and after (1) it is filled. Numbers stand for images.
+    pub fn changes(self, when: usize, pool: &str, images: &[String]) -> Vec<Vec<String>> {
+        let lines: &[&str] = match (self, when) {
+            (Self::Attached, 1) => &["attach P 0 1"],
+            (Self::Replaced, 1) => &["replace P 1 3"],
+            (Self::Returned, 0) => &["offline P 1"],
+            (Self::Returned, 1) => &["online P 1"],
+            (Self::Grown, 0) => &["add P 1", "add P log 2"],
+            (Self::Grown, 1) => &["add P special 3", "add P 4"],
+            (Self::Spared, 0) => &["offline P 1"],
+            (Self::Spared, 1) => &["replace P 1 draid1-0-0"],
+            _ => &[],
+        };
+        let word = |word: &str| match (word, word.parse::<usize>()) {
+            ("P", _) => pool.to_owned(),
+            (_, Ok(number)) => images[number].clone(),
+            _ => word.to_owned(),
+        };
+        lines.iter().map(|line| line.split(' ').map(word).collect()).collect()
     }
 
     pub fn words(self, images: &[String]) -> Vec<String> {
@@ -73,9 +126,14 @@ impl Layout {
 }
 
 fn images(dir: &Path, count: usize) -> Result<Vec<String>, String> {
+    images_named(dir, count, |n| format!("d{n}"))
+}
+
+/// Image files of any names.
+pub fn images_named(dir: &Path, count: usize, name: impl Fn(usize) -> String) -> Result<Vec<String>, String> {
     fs::create_dir_all(dir).map_err(|e| e.to_string())?;
     let make = |n| {
-        let path = dir.join(format!("d{n}"));
+        let path = dir.join(name(n));
         File::create(&path).and_then(|f| f.set_len(IMAGE)).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(path.to_string_lossy().into_owned())
     };
@@ -83,7 +141,7 @@ fn images(dir: &Path, count: usize) -> Result<Vec<String>, String> {
 }
 
 /// What OpenZFS's `zdb` says of an exported pool.
-fn zdb(dir: &Path, pool: &str) -> Result<(), String> {
+pub fn zdb(dir: &Path, pool: &str) -> Result<(), String> {
     let out = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(dir).args([pool, "-bbcc"]).output();
     let out = out.map_err(|e| format!("zdb: {e}"))?;
     let text = String::from_utf8_lossy(&out.stdout);
@@ -99,13 +157,17 @@ fn list(session: &Session, pool: &str, kind: &str) -> Result<Vec<String>, String
 }
 
 /// What is seen of every file system and snapshot of a pool.
-fn manifests(session: &Session, pool: &str) -> Result<BTreeMap<String, Manifest>, String> {
+pub fn manifests(session: &Session, pool: &str) -> Result<BTreeMap<String, Manifest>, String> {
     let mut out = BTreeMap::new();
     for fs in list(session, pool, "filesystem")? {
         out.insert(fs.clone(), manifest::walk(&session.root().join(&fs), Content::Hash)?);
     }
     for snap in list(session, pool, "snapshot")? {
         let (fs, short) = snap.split_once('@').ok_or_else(|| format!("{snap} is no snapshot"))?;
+        if !out.contains_key(fs) {
+            // Of a volume.
+            continue;
+        }
         let at = session.root().join(fs).join(".zfs/snapshot").join(short);
         out.insert(snap.clone(), manifest::walk(&at, Content::Hash)?);
     }
@@ -137,7 +199,7 @@ fn load(dir: &Path, prefix: &str) -> Result<BTreeMap<String, Manifest>, String> 
 }
 
 /// Compares what two saw; the first is the judge.
-fn same(what: &str, want: &BTreeMap<String, Manifest>, have: &BTreeMap<String, Manifest>) -> Result<(), String> {
+pub fn same(what: &str, want: &BTreeMap<String, Manifest>, have: &BTreeMap<String, Manifest>) -> Result<(), String> {
     if !want.keys().eq(have.keys()) {
         return Err(format!("{what}: datasets {:?} instead of {:?}", have.keys(), want.keys()));
     }
@@ -153,9 +215,28 @@ fn same(what: &str, want: &BTreeMap<String, Manifest>, have: &BTreeMap<String, M
     Err(format!("{what}: {} differences: {first:#?}", wrong.len()))
 }
 
-fn import(session: &Session, dir: &Path, pool: &str) -> Result<(), String> {
+pub fn import(session: &Session, dir: &Path, pool: &str) -> Result<(), String> {
     let (dir, root) = (dir.to_string_lossy(), session.root().to_string_lossy().into_owned());
     session.ok("zpool", &["import", "-f", "-d", &dir, "-R", &root, "-o", "readonly=off", pool]).map(drop)
+}
+
+/// Changes a pool's devices, and waits until they are filled.
+fn change_devices(session: &Session, layout: Layout, when: usize, pool: &str, images: &[String]) -> Result<(), String> {
+    for words in layout.changes(when, pool, images) {
+        session.ok("zpool", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            let status = session.ok("zpool", &["status", pool])?.stdout;
+            if !status.contains("in progress") && !status.contains("replacing") {
+                break;
+            }
+            if Instant::now() > end {
+                return Err(format!("{words:?}: {pool} is not filled: {status}"));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
 }
 
 /// Makes, fills and exports a pool; false when uzfs cannot make such a one.
@@ -182,6 +263,7 @@ pub fn make(dir: &Path, layout: Layout) -> Result<bool, String> {
     zfs(&["create", "-o", "compression=zstd", &format!("{pool}/data")])?;
     zfs(&["create", "-o", "recordsize=1M", "-o", "checksum=sha256", &format!("{pool}/big")])?;
     zfs(&["create", "-o", "acltype=posixacl", "-o", "copies=2", "-o", "compression=off", &format!("{pool}/acl")])?;
+    change_devices(&session, layout, 0, &pool, &images)?;
     fill("data", 1, false)?;
     fill("big", 2, false)?;
     fill("acl", 3, true)?;
@@ -200,8 +282,10 @@ pub fn make(dir: &Path, layout: Layout) -> Result<bool, String> {
     // It fails in the end, at the mount point itself.
     let _ = fs::remove_dir_all(at("data"));
     fill("data", 12, false)?;
-    session.ok("zpool", &["sync"])?;
+    change_devices(&session, layout, 1, &pool, &images)?;
     store(&dir, "ours", &manifests(&session, &pool)?)?;
+    // Reading changed times of access.
+    session.ok("zpool", &["sync"])?;
     let got = session.ok("zfs", &figures_of(&pool))?;
     session.ok("zpool", &["export", &pool])?;
     fs::write(dir.join("get.ours"), got.stdout).map_err(|e| e.to_string())?;
@@ -215,9 +299,9 @@ fn figures_of(pool: &str) -> [&str; 9] {
 }
 
 /// Compares the space figures; those of the pool's own file system hold the meta object set, which an export changes.
-fn same_figures(dir: &Path, pool: &str) -> Result<(), String> {
+fn same_figures(dir: &Path, pool: &str, ours: &str, kernel: &str) -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(dir.join(name)).map_err(|e| format!("{name}: {e}"));
-    let (ours, kernel) = (read("get.ours")?, read("get.kernel")?);
+    let (ours, kernel) = (read(ours)?, read(kernel)?);
     let lines = |text: &str| -> Vec<String> {
         let of_root = format!("{pool}\t");
         let mut all: Vec<String> = text.lines().filter(|l| !l.starts_with(&of_root)).map(str::to_owned).collect();
@@ -238,7 +322,7 @@ pub fn compare(dir: &Path, layout: Layout) -> Result<(), String> {
     let (dir, pool) = (dir.join(layout.name()), format!("p{}", layout.name()));
     let name = layout.name();
     same(&format!("{name}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel")?)?;
-    same_figures(&dir, &pool)?;
+    same_figures(&dir, &pool, "get.ours", "get.kernel")?;
     zdb(&dir, &pool)?;
     let session = Session::start()?;
     import(&session, &dir, &pool)?;
@@ -249,57 +333,77 @@ pub fn compare(dir: &Path, layout: Layout) -> Result<(), String> {
     zdb(&dir, &pool)
 }
 
+/// The volume that the kernel filled, read from the devices.
+fn same_volume(dir: &Path, pool: &str) -> Result<(), String> {
+    let image = dir.join("volume");
+    File::create(&image).and_then(|f| f.set_len(16 << 20)).map_err(|e| e.to_string())?;
+    populate::fill_volume(&image, 31).map_err(|e| e.to_string())?;
+    let want = hex(&Sha256::digest(fs::read(&image).map_err(|e| e.to_string())?));
+    fs::remove_file(&image).map_err(|e| e.to_string())?;
+    for volume in ["vol", "vol@one"] {
+        let program = Command::new(paths::program("zvol-hash")).arg(dir).arg(format!("{pool}/{volume}")).output();
+        let out = program.map_err(|e| format!("zvol-hash: {e}"))?;
+        let have = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        if have != want {
+            let why = String::from_utf8_lossy(&out.stderr);
+            return Err(format!("{pool}/{volume}: {have} instead of {want}: {why}"));
+        }
+    }
+    Ok(())
+}
+
 /// Compares a pool of the kernel, and changes it.
 pub fn change_foreign(dir: &Path, layout: Layout) -> Result<(), String> {
     let (dir, pool) = (dir.join(format!("k{}", layout.name())), format!("k{}", layout.name()));
+    same_volume(&dir, &pool)?;
     let session = Session::start()?;
     import(&session, &dir, &pool)?;
+    let got = session.ok("zfs", &figures_of(&pool))?;
     same(&format!("{pool}, as uzfs sees it"), &load(&dir, "kernel")?, &manifests(&session, &pool)?)?;
-    let at = session.root().join(&pool);
-    let zfs = |args: &[&str]| session.ok("zfs", args).map(drop);
-    populate::change(&at.join("data"), 21).map_err(|e| format!("changing {pool}: {e}"))?;
-    zfs(&["snapshot", &format!("{pool}/data@uzfs")])?;
-    zfs(&["create", &format!("{pool}/uzfs")])?;
-    populate::fill(&at.join("uzfs"), 22, false).map_err(|e| format!("filling {pool}: {e}"))?;
-    zfs(&["destroy", &format!("{pool}/big@two")])?;
-    session.ok("zpool", &["sync"])?;
+    fs::write(dir.join("get.seen"), got.stdout).map_err(|e| e.to_string())?;
+    same_figures(&dir, &pool, "get.seen", "get.made")?;
+    let at = |name: &str| session.root().join(&pool).join(name);
+    let zfs = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(|w| w.replace("P/", &format!("{pool}/"))).collect();
+        session.ok("zfs", &words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    };
+    let change =
+        |name: &str, seed| populate::change(&at(name), seed).map_err(|e| format!("changing {pool}/{name}: {e}"));
+    change("data", 21)?;
+    zfs("snapshot P/data@uzfs")?;
+    zfs("create P/uzfs")?;
+    populate::fill(&at("uzfs"), 22, false).map_err(|e| format!("filling {pool}: {e}"))?;
+    zfs("destroy P/big@two")?;
+    zfs("release keep P/data@one")?;
+    zfs("hold mine P/data@uzfs")?;
+    zfs("rollback P/copy@c")?;
+    fs::remove_dir_all(at("copy/fresh")).map_err(|e| format!("{pool}/copy: {e}"))?;
+    fs::write(at("copy/later"), populate::data(5, 3 << 20)).map_err(|e| format!("{pool}/copy: {e}"))?;
+    zfs("destroy P/other")?;
+    zfs("rename P/lists P/renamed")?;
+    zfs("clone P/renamed@y P/cloned")?;
+    change("cloned", 23)?;
+    zfs("promote P/cloned")?;
+    fs::remove_dir_all(at("small/many")).map_err(|e| format!("{pool}/small: {e}"))?;
+    change("renamed", 24)?;
+    zfs("snapshot -r P/renamed@last")?;
+    zfs("set quota=none P/data")?;
+    zfs("set userquota@4321=5M P/big")?;
+    zfs("set volsize=20M P/vol")?;
     store(&dir, "ours", &manifests(&session, &pool)?)?;
+    // Reading changed times of access.
+    session.ok("zpool", &["sync"])?;
+    let got = session.ok("zfs", &figures_of(&pool))?;
     session.ok("zpool", &["export", &pool])?;
+    fs::write(dir.join("get.ours"), got.stdout).map_err(|e| e.to_string())?;
     session.finish()?;
     zdb(&dir, &pool)
 }
 
-/// After the kernel judged its own pool again.
+/// After the kernel judged its own pool again, and emptied it.
 pub fn compare_again(dir: &Path, layout: Layout) -> Result<(), String> {
-    let dir = dir.join(format!("k{}", layout.name()));
-    let name = layout.name();
-    same(&format!("k{name}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel2")?)
-}
-
-/// OpenZFS's stress test on a pool of uzfs; what it leaves is imported and checked.
-pub fn ztest(dir: &Path, seconds: u64) -> Result<(), String> {
-    let (dir, pool) = (dir.join("ztest"), "pztest");
-    let images = images(&dir, 2)?;
-    let session = Session::start()?;
-    let root = session.root().to_string_lossy().into_owned();
-    session.ok("zpool", &["create", "-f", "-R", &root, pool, "mirror", &images[0], &images[1]])?;
-    session.ok("zpool", &["export", pool])?;
-    session.finish()?;
-    let time = seconds.to_string();
-    let pass = (seconds / 3).max(5).to_string();
-    let out =
-        Command::new("ztest").arg("-f").arg(&dir).args(["-E", "-p", pool, "-T", &time, "-P", &pass, "-V"]).output();
-    let out = out.map_err(|e| format!("ztest: {e}"))?;
-    if !out.status.success() {
-        let text = String::from_utf8_lossy(&out.stdout);
-        let tail: Vec<&str> = text.lines().rev().take(20).collect();
-        return Err(format!("ztest: {}\n{tail:#?}\n{}", out.status, String::from_utf8_lossy(&out.stderr)));
-    }
-    let session = Session::start()?;
-    let place = dir.to_string_lossy().into_owned();
-    session.ok("zpool", &["import", "-f", "-N", "-d", &place, pool])?;
-    session.ok("zpool", &["export", pool])?;
-    session.finish()?;
-    println!("ztest ran {seconds} s on a pool of uzfs and left one that uzfs imports");
-    Ok(())
+    let (dir, pool) = (dir.join(format!("k{}", layout.name())), format!("k{}", layout.name()));
+    same(&format!("{pool}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel2")?)?;
+    same_figures(&dir, &pool, "get.ours", "get.kernel")?;
+    zdb(&dir, &pool)
 }

@@ -97,6 +97,15 @@ fn attributes(at: &Path, seed: u64, acls: bool) -> io::Result<()> {
     lsetxattr(&path, "system.posix_acl_access", &value, XattrFlags::empty()).map_err(errno)
 }
 
+/// Fills a volume's block device here and there.
+pub fn fill_volume(device: &Path, seed: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(device)?;
+    for (n, offset) in [0u64, 5 << 20, (11 << 20) + 4096].into_iter().enumerate() {
+        file.write_all_at(&data(seed + n as u64, 300 << 10), offset)?;
+    }
+    file.sync_all()
+}
+
 /// Changes a tree that [`fill`] made: overwrites, cuts, removes, renames, adds.
 pub fn change(at: &Path, seed: u64) -> io::Result<()> {
     for n in (0..400u64).step_by(3) {

@@ -4,8 +4,11 @@
 //!   `prove`. What fails must stand in `pjdfstest-exclusions.txt`, with its reason; what stands there must fail.
 //! * fsx, the port to Rust, installed by cargo at a fixed version: reads, writes, mappings, truncation, holes, copies, with
 //!   several settings, each for the number of operations asked for.
+//! * PostgreSQL, where it is installed: pgbench, with the daemon killed under it again and again.
 //!
 //! The pool is exported at the end, and judged by OpenZFS's `zdb` where it is installed. Needs root and FUSE.
+
+mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,15 +16,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use uzfs_testkit::session::Session;
 
-const USAGE: &str = "usage: cargo xtask posix [--ops N] [--seed N] [--tools DIR] [pjdfstest] [fsx]
+const USAGE: &str =
+    "usage: cargo xtask posix [--ops N] [--seed N] [--tools DIR] [--rounds N] [pjdfstest] [fsx] [postgres]
   --ops N      operations of each run of fsx (250000)
   --seed N     of fsx
+  --rounds N   kills under PostgreSQL (10)
   --tools DIR  where the judges are kept (target/posix)
 ";
 const PJDFSTEST: (&str, &str) = ("https://github.com/pjd/pjdfstest.git", "85a8aea9e685999ef0540392fd80535f873d7ff7");
 const FSX: &str = "0.3.2";
 /// Known failures: test file, numbers, reason.
-const EXCLUSIONS: &str = include_str!("../../pjdfstest-exclusions.txt");
+const EXCLUSIONS: &str = include_str!("../../../pjdfstest-exclusions.txt");
 /// What Linux has of the calls that pjdfstest can do without.
 const CALLS: [&str; 18] = [
     "SYS_SYSMACROS_H",
@@ -72,6 +77,7 @@ struct Options {
     ops: String,
     seed: String,
     tools: PathBuf,
+    rounds: u32,
     judges: BTreeSet<String>,
 }
 
@@ -80,6 +86,7 @@ fn options() -> Result<Options, String> {
         ops: "250000".into(),
         seed: "1".into(),
         tools: std::env::current_dir().map_err(|e| e.to_string())?.join("target/posix"),
+        rounds: 10,
         judges: BTreeSet::new(),
     };
     let mut args = std::env::args().skip(1);
@@ -89,12 +96,13 @@ fn options() -> Result<Options, String> {
             "--ops" => out.ops = value()?,
             "--seed" => out.seed = value()?,
             "--tools" => out.tools = value()?.into(),
-            "pjdfstest" | "fsx" => drop(out.judges.insert(arg)),
+            "--rounds" => out.rounds = value()?.parse().map_err(|_| USAGE)?,
+            "pjdfstest" | "fsx" | "postgres" => drop(out.judges.insert(arg)),
             _ => return Err(USAGE.into()),
         }
     }
     if out.judges.is_empty() {
-        out.judges = ["pjdfstest", "fsx"].map(str::to_owned).into();
+        out.judges = ["pjdfstest", "fsx", "postgres"].map(str::to_owned).into();
     }
     Ok(out)
 }
@@ -120,6 +128,19 @@ fn judge(options: &Options) -> Result<(), String> {
     let tests = if options.judges.contains("pjdfstest") { Some(pjdfstest(&options.tools)?) } else { None };
     let fsx = if options.judges.contains("fsx") { Some(fsx(&options.tools)?) } else { None };
     let images = tempfile_dir()?;
+    let mut wrong = Vec::new();
+    if options.judges.contains("postgres") {
+        wrong.extend(postgres::judge(&images, options.rounds).err());
+    }
+    if tests.is_some() || fsx.is_some() {
+        wrong.extend(judge_mount(&images, tests.as_deref(), fsx.as_deref(), options).err());
+    }
+    fs::remove_dir_all(&images).map_err(|e| format!("{}: {e}", images.display()))?;
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Runs the judges that share a pool.
+fn judge_mount(images: &Path, tests: Option<&Path>, fsx: Option<&Path>, options: &Options) -> Result<(), String> {
     let image = images.join("d0");
     File::create(&image).and_then(|f| f.set_len(8 << 30)).map_err(|e| format!("{}: {e}", image.display()))?;
     let session = Session::start()?;
@@ -128,15 +149,14 @@ fn judge(options: &Options) -> Result<(), String> {
     let at = session.root().join("tank");
     let mut wrong = Vec::new();
     if let Some(tests) = tests {
-        wrong.extend(run_pjdfstest(&tests, &at).err());
+        wrong.extend(run_pjdfstest(tests, &at).err());
     }
     if let Some(program) = fsx {
-        wrong.extend(run_fsx(&program, &at, options).err());
+        wrong.extend(run_fsx(program, &at, options).err());
     }
     session.ok("zpool", &["export", "tank"])?;
     session.finish()?;
-    wrong.extend(zdb(&images).err());
-    fs::remove_dir_all(&images).map_err(|e| format!("{}: {e}", images.display()))?;
+    wrong.extend(zdb(images, "tank").err());
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
@@ -260,8 +280,8 @@ fn run_fsx(program: &Path, at: &Path, options: &Options) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-fn zdb(images: &Path) -> Result<(), String> {
-    let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(images).args(["tank", "-bbcc"]).output() else {
+fn zdb(images: &Path, pool: &str) -> Result<(), String> {
+    let Ok(out) = Command::new("/usr/sbin/zdb").arg("-e").arg("-p").arg(images).args([pool, "-bbcc"]).output() else {
         println!("SKIPPED zdb: it is not installed");
         return Ok(());
     };
