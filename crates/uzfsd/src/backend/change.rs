@@ -5,12 +5,12 @@ use super::{Engine, Imported, failure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uzfs_proto::{
-    CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, Empty, Failure,
-    FailureCode, Raw, RenameDatasetArgs, RollbackArgs, SetPropertiesArgs,
+    Caller, CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, Empty,
+    Failure, FailureCode, Raw, RenameDatasetArgs, RollbackArgs, SetPropertiesArgs,
 };
 use zfs_phys::dsl::DS_FLAG_CI_DATASET;
 use zfs_phys::enums::ObjsetType;
-use zfs_spa::dslw::{DatasetState, DslPool, NewObjset, NewValue};
+use zfs_spa::dslw::{DatasetState, DslPool, Limit, NewObjset, NewValue};
 use zfs_spa::sync::SyncCtx;
 use zfs_spa::{Error, ErrorKind, Result as EngineResult, Spa};
 use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
@@ -42,6 +42,17 @@ fn value_of(raw: &Raw) -> NewValue {
 
 pub(super) fn found(dsl: &DslPool, path: &str) -> EngineResult<Arc<DatasetState>> {
     dsl.find(path)?.ok_or_else(|| Error::not_found("looking for a dataset"))
+}
+
+/// Whether limits on the number of datasets are for somebody: for everybody but root, who may lift them.
+pub(super) fn is_limited(caller: &Caller) -> bool {
+    caller.uid != 0
+}
+
+/// Fails when limits forbid `limited` callers another file system at `path`.
+pub(super) fn check_limits(ctx: &SyncCtx<'_>, limited: bool, path: &str) -> EngineResult<()> {
+    let parent = path.rsplit_once('/').map_or("", |(above, _)| above);
+    if limited { ctx.dsl().check_limits(Limit::Filesystems, &[(parent, 1)]) } else { Ok(()) }
 }
 
 pub(super) type Values = Vec<(String, NewValue)>;
@@ -116,20 +127,22 @@ impl Engine {
         Ok(imported)
     }
 
-    pub(super) fn create_dataset(&self, args: CreateDatasetArgs) -> Result<Empty, Failure> {
+    pub(super) fn create_dataset(&self, caller: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.name)?;
         if number(&args.properties, "encryption") > 2 || number(&args.properties, "encryption") == 1 {
             let text = "making encrypted datasets is not supported yet by uzfs";
             return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
         }
         if args.kind == DatasetKind::Volume {
-            return self.create_volume(&args);
+            return self.create_volume(caller, &args);
         }
         let txgs = imported.writer()?.txgs().clone();
         let filesystem = new_filesystem(&args.properties);
         let values = values_of(&args.properties);
         let path = path_of(&args.name);
+        let limited = is_limited(caller);
         imported.task(&args.name.clone(), "create", move |ctx| {
+            check_limits(ctx, limited, &path)?;
             let clock = Arc::new(zfs_env::SystemClock);
             let filesystem = NewFilesystem { sums: ctx.dsl().new_sums(), ..filesystem };
             let mut init =
@@ -142,7 +155,7 @@ impl Engine {
         Ok(Empty {})
     }
 
-    pub(super) fn clone_snapshot(&self, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
+    pub(super) fn clone_snapshot(&self, caller: &Caller, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.name)?;
         if pool_of(&args.origin) != pool_of(&args.name) {
             let text = "source and target pools differ";
@@ -150,7 +163,9 @@ impl Engine {
         }
         let (path, origin) = (path_of(&args.name), path_of(&args.origin));
         let values: Values = args.properties.iter().map(|(name, raw)| (name.clone(), value_of(raw))).collect();
+        let limited = is_limited(caller);
         imported.task(&args.name, "clone", move |ctx| {
+            check_limits(ctx, limited, &path)?;
             let ds = ctx.dsl().clone_of(ctx.tx, &path, &origin)?;
             set_all(ctx, &ds, &values)
         })?;
@@ -216,7 +231,7 @@ impl Engine {
         imported.task(name, "destroy", move |ctx| ctx.dsl().destroy_head(ctx.tx, &found(ctx.dsl(), &path)?, &path))
     }
 
-    pub(super) fn create_snapshots(&self, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
+    pub(super) fn create_snapshots(&self, caller: &Caller, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
         let Some(first) = args.names.first().cloned() else { return Ok(Empty {}) };
         let imported = self.writable(&first)?;
         if let Some(other) = args.names.iter().find(|n| pool_of(n) != pool_of(&first)) {
@@ -225,6 +240,7 @@ impl Engine {
         }
         let paths: Vec<String> = args.names.iter().map(|n| path_of(n)).collect();
         let values: Values = args.properties.into_iter().map(|(name, text)| (name, NewValue::Text(text))).collect();
+        let limited = is_limited(caller);
         imported.task(&first, "snapshot", move |ctx| {
             // All are checked before the first is taken: a task that fails must not have changed anything.
             let mut heads = Vec::new();
@@ -234,6 +250,10 @@ impl Engine {
                     return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
                 }
                 heads.push((found(ctx.dsl(), head)?, short(path)));
+            }
+            if limited {
+                let more: Vec<(&str, u64)> = paths.iter().map(|p| (p.split('@').next().unwrap_or(p), 1)).collect();
+                ctx.dsl().check_limits(Limit::Snapshots, &more)?;
             }
             let time = ctx.spa.ops().now().0;
             for (head, name) in heads {
@@ -312,7 +332,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn rename_dataset(&self, args: RenameDatasetArgs) -> Result<Empty, Failure> {
+    pub(super) fn rename_dataset(&self, caller: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.from)?;
         if pool_of(&args.from) != pool_of(&args.to) {
             let text = "datasets must be within same pool";
@@ -333,7 +353,11 @@ impl Engine {
         }
         let below = format!("{}/", args.from);
         self.mounts.remove_all(args.force, |m| m.dataset == args.from || m.dataset.starts_with(&below))?;
+        let limited = is_limited(caller);
         imported.task(&args.from, "rename", move |ctx| {
+            if limited {
+                ctx.dsl().check_limits_of_move(&from, &to)?;
+            }
             let missing = || Error::not_found("looking for a dataset");
             let dir = ctx.dsl().find_dir(&from)?.ok_or_else(missing)?;
             ctx.dsl().rename(ctx.tx, &dir, &from, &to)

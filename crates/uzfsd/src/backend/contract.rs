@@ -147,20 +147,20 @@ impl Backend for Service {
         self.0.detach_device(args)
     }
 
-    fn create_dataset(&self, _: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
-        self.0.create_dataset(args)
+    fn create_dataset(&self, caller: &Caller, args: CreateDatasetArgs) -> Result<Empty, Failure> {
+        self.0.create_dataset(caller, args)
     }
 
-    fn clone_snapshot(&self, _: &Caller, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
-        self.0.clone_snapshot(args)
+    fn clone_snapshot(&self, caller: &Caller, args: CloneSnapshotArgs) -> Result<Empty, Failure> {
+        self.0.clone_snapshot(caller, args)
     }
 
     fn destroy_datasets(&self, _: &Caller, args: DestroyDatasetsArgs) -> Result<Empty, Failure> {
         self.0.destroy_datasets(args)
     }
 
-    fn create_snapshots(&self, _: &Caller, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
-        self.0.create_snapshots(args)
+    fn create_snapshots(&self, caller: &Caller, args: CreateSnapshotsArgs) -> Result<Empty, Failure> {
+        self.0.create_snapshots(caller, args)
     }
 
     fn set_properties(&self, _: &Caller, args: SetPropertiesArgs) -> Result<Empty, Failure> {
@@ -171,8 +171,8 @@ impl Backend for Service {
         self.0.rollback(args)
     }
 
-    fn rename_dataset(&self, _: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
-        self.0.rename_dataset(args)
+    fn rename_dataset(&self, caller: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
+        self.0.rename_dataset(caller, args)
     }
 
     fn promote(&self, _: &Caller, args: PromoteArgs) -> Result<Empty, Failure> {

@@ -1,11 +1,11 @@
 //! What datasets are to each other: promotion, bookmarks, holds; volumes being made; the history of commands.
 
-use super::change::{Values, found, path_of, set_all};
+use super::change::{Values, check_limits, found, is_limited, path_of, set_all};
 use super::import::pool_of;
 use super::{Engine, Imported, failure};
 use std::sync::Arc;
 use uzfs_proto::{
-    CreateBookmarksArgs, CreateDatasetArgs, Empty, Failure, FailureCode, HoldArgs, HoldEntry, ListHoldsArgs,
+    Caller, CreateBookmarksArgs, CreateDatasetArgs, Empty, Failure, FailureCode, HoldArgs, HoldEntry, ListHoldsArgs,
     ListHoldsReply, LogHistoryArgs, PromoteArgs, Raw, SnapshotSpaceArgs, SnapshotSpaceReply, U64,
 };
 use zfs_phys::enums::ObjsetType;
@@ -155,7 +155,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn create_volume(&self, args: &CreateDatasetArgs) -> Result<Empty, Failure> {
+    pub(super) fn create_volume(&self, caller: &Caller, args: &CreateDatasetArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.name)?;
         let wrong = |text: &str| Failure::new(FailureCode::InvalidArgument, text).about(&args.name);
         let number = |name: &str| args.properties.get(name).and_then(Raw::as_u64);
@@ -179,7 +179,9 @@ impl Engine {
         let promised = promised.map(|(_, value)| if let NewValue::Number(n) = value { *n } else { 0 });
         imported.check_room(&args.name, promised.max().unwrap_or(0))?;
         let path = path_of(&args.name);
+        let limited = is_limited(caller);
         imported.task(&args.name, "create", move |ctx| {
+            check_limits(ctx, limited, &path)?;
             let mut init = |objset: &Arc<_>, tx: &_| zfs_zvol::create(objset, tx, size, block as u32);
             let new = NewObjset { kind: ObjsetType::Zvol, flags: 0, init: &mut init };
             let ds = ctx.dsl().create(ctx.tx, &path, new)?;

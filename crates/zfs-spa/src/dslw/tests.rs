@@ -12,6 +12,7 @@ use zfs_dmu::traverse::{Options, traverse};
 use zfs_dmu::{Dnode, ObjectSpec, TO_END};
 use zfs_env::{BlockDevice, MemDevice, Rng, SeededRng};
 use zfs_phys::enums::{DmuObjectType as Ot, ObjsetType};
+use zfs_zio::ErrorKind;
 use zfs_zio::alloc::{Class, MetaslabSeed, RangeTree, TopSeed};
 use zfs_zio::write::{WriteConfig, WriteProps};
 use zfs_zio::{ArcCache, VdevConfig, VdevKind, VdevTree, Zio};
@@ -517,4 +518,38 @@ fn a_tree_that_cannot_be_read_waits() {
     let freeing = mini.dsl.free_dir.lock().as_ref().unwrap().phys().used_bytes;
     assert!(freeing > used[0] / 2 && freeing <= used[0], "{freeing} {used:?}");
     assert!(mini.ops.feature_active(Feature::AsyncDestroy));
+}
+
+/// Counts are held against limits wherever one is in the way upwards.
+#[test]
+fn limits_count_what_is_below() {
+    let mut mini = Mini::new();
+    let make = |dsl: &DslPool, tx: &Tx, path: &str| {
+        let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
+        dsl.create(tx, path, new).map(drop).unwrap();
+    };
+    mini.sync(|dsl, tx| {
+        for path in ["a", "a/b", "a/b/c", "other"] {
+            make(dsl, tx, path);
+        }
+        let a = dsl.find("a").unwrap().unwrap();
+        dsl.set_prop(tx, &a, "filesystem_limit", &NewValue::Number(3)).unwrap();
+        dsl.set_prop(tx, &a, "snapshot_limit", &NewValue::Number(2)).unwrap();
+    });
+    let quota = |r: Result<()>| r.is_err_and(|e| e.kind() == ErrorKind::Quota);
+    let more = |path, n| mini.dsl.check_limits(Limit::Filesystems, &[(path, n)]);
+    assert!(more("a/b/c", 1).is_ok() && quota(more("a/b/c", 2)) && quota(more("a", 2)));
+    assert!(more("", 9).is_ok() && more("other", 9).is_ok());
+    let snaps = |list: &[(&str, u64)]| mini.dsl.check_limits(Limit::Snapshots, list);
+    assert!(snaps(&[("a", 1), ("a/b", 1)]).is_ok() && quota(snaps(&[("a", 1), ("a/b", 1), ("a/b/c", 1)])));
+    mini.sync(|dsl, tx| make(dsl, tx, "a/d"));
+    // Moving within counts nothing twice; moving in does.
+    assert!(mini.dsl.check_limits_of_move("a/d", "a/b/d").is_ok());
+    assert!(mini.dsl.check_limits_of_move("a/d", "d").is_ok());
+    assert!(quota(mini.dsl.check_limits_of_move("other", "a/other")));
+    mini.sync(|dsl, tx| {
+        let head = dsl.find("a/b/c").unwrap().unwrap();
+        dsl.destroy_head(tx, &head, "a/b/c").unwrap();
+    });
+    assert!(mini.dsl.check_limits_of_move("other", "a/other").is_ok());
 }
