@@ -6,7 +6,7 @@
 
 use crate::labels::{FoundDevice, state};
 use crate::locate;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use zfs_env::{BlockDevice, FileDevice, host};
@@ -28,7 +28,25 @@ pub enum Search {
     Paths(Vec<PathBuf>),
     /// The devices that a cache file names, e.g. `/etc/zfs/zpool.cache`.
     Cachefile(PathBuf),
+    /// All of the directories in which a cache file has devices, for its pools: devices may have got other names.
+    CachefileDirectories(PathBuf),
+    /// Everything in the directories where a system keeps its devices' names, instead of what the system lists.
+    DeviceDirectories,
 }
+
+/// Where names of devices are, those that last first; the order breaks ties.
+const DEVICE_DIRECTORIES: [&str; 10] = [
+    "/dev/disk/by-vdev",
+    "/dev/mapper",
+    "/dev/disk/by-partlabel",
+    "/dev/disk/by-partuuid",
+    "/dev/disk/by-label",
+    "/dev/disk/by-uuid",
+    "/dev/disk/by-id",
+    "/dev/disk/by-path",
+    "/dev/md",
+    "/dev",
+];
 
 /// What a search found.
 #[derive(Debug, Default)]
@@ -101,12 +119,21 @@ pub fn discover(search: &Search) -> Result<Discovery> {
     let (paths, only) = match search {
         Search::System => (host::system_devices(), None),
         Search::Paths(places) => (list_places(places, &mut out.failures), None),
-        Search::Cachefile(file) => {
+        Search::DeviceDirectories => {
+            let there: Vec<PathBuf> = DEVICE_DIRECTORIES.iter().map(PathBuf::from).filter(|d| host::is_dir(d)).collect();
+            (list_places(&there, &mut out.failures), None)
+        }
+        Search::Cachefile(file) | Search::CachefileDirectories(file) => {
             let pools = read_cachefile(file)?;
             let guids: Vec<u64> = pools.iter().filter_map(|p| p.u64("pool_guid")).collect();
             let mut paths = Vec::new();
             for tree in pools.iter().filter_map(|p| p.list("vdev_tree")) {
                 leaf_paths(tree, &mut paths);
+            }
+            if matches!(search, Search::CachefileDirectories(_)) {
+                let dirs: BTreeSet<PathBuf> = paths.iter().filter_map(|p| p.parent()).map(PathBuf::from).collect();
+                let dirs: Vec<PathBuf> = dirs.into_iter().filter(|d| host::is_dir(d)).collect();
+                paths = list_places(&dirs, &mut out.failures);
             }
             (paths, Some(guids))
         }

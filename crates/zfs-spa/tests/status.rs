@@ -131,7 +131,7 @@ fn files_that_cannot_be_read_are_named() {
     }
     assert!(named > 50, "{named} named");
     let bm = zfs_zio::Zbookmark::new(ds.object, u64::MAX >> 20, 0, 0);
-    pool.zio().errors().unreadable(&bm, ErrorKind::Checksum);
+    pool.zio().errors().unreadable(&bm, 7, ErrorKind::Checksum);
     let errors = pool.data_errors().unwrap();
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].text(), format!("basic:<0x{:x}>", bm.object));

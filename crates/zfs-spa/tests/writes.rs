@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -435,4 +436,85 @@ fn a_destroyed_file_system_is_freed_over_txgs() {
         zdb(dir, "fresh", &["-bbcc"]);
         assert!(!import(&find(dir, "fresh"), &common::options()).unwrap().features().is_active(Feature::AsyncDestroy));
     }
+}
+
+/// Runs a scrub to its end.
+fn scrub(spa: &Arc<Spa>) {
+    spa.scan(zfs_spa::sync::ScanRequest::Scrub).unwrap();
+    while spa.scan_progress().is_none_or(|s| s.phys.state == 1) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// What a scrub finds lost is told by the next import, and forgotten when a later scrub finds it whole; with the new form of
+/// the log and with the old one.
+#[test]
+fn lost_blocks_are_remembered() {
+    for by_head in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let vdevs = vec![(Class::Normal, image(dir.path(), "d0", 64))];
+        let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+        let wanted = |f: &Feature| !newer(*f) && (by_head || *f != Feature::HeadErrlog);
+        options.features = Some(FEATURES.iter().map(|f| f.feature).filter(wanted).collect());
+        create_with(options);
+        let spa = open(dir.path(), "fresh");
+        spa.sync_task("create", |ctx| {
+            let mut init = |objset: &Arc<zfs_dmu::Objset>, tx: &zfs_dmu::Tx| {
+                let spec = ObjectSpec { object_type: DmuObjectType::PLAIN_FILE_CONTENTS, ..ObjectSpec::default() };
+                let file = objset.allocate(tx, &ObjectSpec { block_size: 128 << 10, ..spec })?;
+                let noise: Vec<u8> =
+                    (0u32..128 << 10).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+                file.write_at(tx, 0, &noise)
+            };
+            let new = NewObjset { kind: ObjsetType::Other, flags: 0, init: &mut init };
+            ctx.dsl().create(ctx.tx, "some", new).map(|_| ())
+        })
+        .unwrap();
+        let head = spa.dsl().find("some").unwrap().unwrap();
+        let objset = spa.dsl().open_objset(&head).unwrap();
+        let object = objset.next_object(0).unwrap().unwrap();
+        let bp = objset.dnode(object).unwrap().blkptr_of(0, 1).unwrap().unwrap();
+        drop((objset, head));
+        spa.close(false).unwrap();
+        drop(spa);
+        let at = (4 << 20) + bp.dva(0).offset();
+        let disk = std::fs::File::options().read(true).write(true).open(dir.path().join("d0")).unwrap();
+        let mut good = vec![0; 4096];
+        disk.read_exact_at(&mut good, at).unwrap();
+        disk.write_all_at(&[0x77; 4096], at).unwrap();
+        let spa = open(dir.path(), "fresh");
+        scrub(&spa);
+        spa.close(false).unwrap();
+        drop(spa);
+        let told = || {
+            let pool = import(&find(dir.path(), "fresh"), &common::options()).unwrap();
+            assert!(pool.zio().errors().lost().is_empty());
+            pool.data_errors().unwrap().iter().map(|e| (e.dataset.clone(), e.object)).collect::<Vec<_>>()
+        };
+        let lost = [(Some("fresh/some".to_owned()), object)];
+        assert_eq!(told(), lost);
+        check_space(dir.path(), "fresh");
+        // A reader meets it again: nothing new. Then it is whole.
+        let spa = open(dir.path(), "fresh");
+        let head = spa.dsl().find("some").unwrap().unwrap();
+        let file = spa.dsl().open_objset(&head).unwrap().dnode(object).unwrap();
+        assert!(file.read_vec(128 << 10, 10).is_err());
+        drop((file, head));
+        spa.close(false).unwrap();
+        drop(spa);
+        assert_eq!(told(), lost);
+        disk.write_all_at(&good, at).unwrap();
+        let spa = open(dir.path(), "fresh");
+        scrub(&spa);
+        spa.close(false).unwrap();
+        drop(spa);
+        assert_eq!(told(), []);
+        check(dir.path(), "fresh");
+        zdb(dir.path(), "fresh", &["-bbcc"]);
+    }
+}
+
+/// Nothing leaked, whatever cannot be read.
+fn check_space(dir: &Path, name: &str) {
+    zdb(dir, name, &["-bb"]);
 }

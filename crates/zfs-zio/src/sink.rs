@@ -12,24 +12,64 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MOST_LOST: usize = 65_536;
 const MOST_DAMAGE: usize = 16_384;
 
+/// A block that could not be read.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    kind: ErrorKind,
+    /// Txg it was written in.
+    birth: u64,
+    /// Whether the pool's error log has it.
+    stored: bool,
+    /// Scrub that met it last, as a number that grows.
+    scrub: u64,
+}
+
 /// Errors of one opened pool.
 #[derive(Debug, Default)]
 pub struct ErrorSink {
-    lost: Mutex<BTreeMap<Zbookmark, ErrorKind>>,
+    lost: Mutex<BTreeMap<Zbookmark, Lost>>,
+    /// Scrubs begun so far.
+    scrubs: AtomicU64,
     damage: Mutex<VecDeque<(Zbookmark, Damage)>>,
     left_out: AtomicU64,
     damage_seen: AtomicU64,
 }
 
 impl ErrorSink {
-    /// Notes a block that no copy could give.
-    pub fn unreadable(&self, bm: &Zbookmark, kind: ErrorKind) {
+    /// Notes a block, written in `birth`, that no copy could give.
+    pub fn unreadable(&self, bm: &Zbookmark, birth: u64, kind: ErrorKind) {
+        let scrub = self.scrubs.load(Ordering::Relaxed);
         let mut lost = self.lost.lock();
-        if lost.len() < MOST_LOST || lost.contains_key(bm) {
-            lost.insert(*bm, kind);
+        if let Some(known) = lost.get_mut(bm) {
+            // What a scrub meets again goes to the log of that scrub.
+            known.stored &= known.scrub == scrub && known.birth == birth;
+            (known.kind, known.birth, known.scrub) = (kind, birth, scrub);
+        } else if lost.len() < MOST_LOST {
+            lost.insert(*bm, Lost { kind, birth, stored: false, scrub });
         } else {
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Blocks that the pool's error log lacks, with the txgs they were written in; from now on they count as stored.
+    pub fn take_unstored(&self) -> Vec<(Zbookmark, u64)> {
+        let mut lost = self.lost.lock();
+        let fresh = lost.iter_mut().filter_map(|(bm, l)| {
+            let stored = std::mem::replace(&mut l.stored, true);
+            (!stored).then_some((*bm, l.birth))
+        });
+        fresh.collect()
+    }
+
+    /// A scrub begins.
+    pub fn scrub_begins(&self) {
+        self.scrubs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A scrub has visited everything: what it did not meet is not lost any more.
+    pub fn scrub_ended(&self) {
+        let scrub = self.scrubs.load(Ordering::Relaxed);
+        self.lost.lock().retain(|_, l| l.scrub == scrub);
     }
 
     /// Notes damage found in a block; old entries make room for new ones.
@@ -49,7 +89,7 @@ impl ErrorSink {
 
     /// Blocks that could not be read, in order of bookmark.
     pub fn lost(&self) -> Vec<(Zbookmark, ErrorKind)> {
-        self.lost.lock().iter().map(|(b, k)| (*b, *k)).collect()
+        self.lost.lock().iter().map(|(b, l)| (*b, l.kind)).collect()
     }
 
     /// Damage found most recently.

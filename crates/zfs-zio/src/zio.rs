@@ -190,7 +190,7 @@ impl Zio {
         let stored = self.read_physical(bp, bm, how)?;
         let loaded = unpack(bp, stored, crypt.map(|k| &**k));
         if let (Err(e), false) = (&loaded, how.speculative) {
-            self.errors.unreadable(bm, e.kind());
+            self.note_unreadable(bp, bm, e.kind());
         }
         loaded
     }
@@ -285,7 +285,7 @@ impl Zio {
     fn read_physical(&self, bp: &BlkPtr, bm: &Zbookmark, how: How) -> Result<Vec<u8>> {
         let result = if bp.is_gang() { self.read_gang(bp, bm, how) } else { self.read_plain(bp, bm, how) };
         if let (Err(e), false) = (&result, how.speculative) {
-            self.errors.unreadable(bm, e.kind());
+            self.note_unreadable(bp, bm, e.kind());
         }
         result
     }

@@ -20,6 +20,7 @@ mod config;
 pub mod create;
 mod devices;
 mod dtl;
+mod errors;
 mod guard;
 mod history;
 mod logmaps;
@@ -310,25 +311,36 @@ impl Spa {
         self.ops.config_dirty.store(true, Relaxed);
     }
 
-    /// Brings everything to disk, marks the pool exported or destroyed, and ends its sync thread. Nobody may be
-    /// writing.
+    /// Brings everything to disk, marks the pool exported or destroyed, and ends its sync thread, which it does in any
+    /// case. Nobody may be writing. A suspended pool is left as it is on disk, and the next import finds it as after a
+    /// crash.
     ///
     /// # Errors
-    /// When something did not reach the disk.
+    /// When something did not reach the disk, or when a suspended pool should be destroyed.
     pub fn close(&self, destroy: bool) -> Result<()> {
         self.halt_scan();
+        let last = match self.zio.is_suspended() {
+            true if destroy => Err(Error::new(ErrorKind::Io, "destroying a suspended pool")),
+            true => Ok(()),
+            false => self.write_last(destroy),
+        };
+        let suspended = self.zio.is_suspended();
+        self.txgs.stop();
+        let thread = self.thread.lock().take();
+        let ended = thread.map_or(Ok(()), |t| t.join().unwrap_or_else(|_| Err(Error::corrupt("the sync thread died"))));
+        last.and(if suspended { Ok(()) } else { ended })
+    }
+
+    /// The last transaction groups, and the labels of a pool that nobody uses any more.
+    fn write_last(&self, destroy: bool) -> Result<()> {
         self.dsl.close_logs()?;
         self.txgs.wait_synced(0)?;
         self.config.lock().state = if destroy { state::DESTROYED } else { state::EXPORTED };
         self.dirty_config();
-        let last = self.sync_task("export", move |ctx| {
+        self.sync_task("export", move |ctx| {
             ctx.spa.flush_all.store(!destroy, Relaxed);
             Ok(())
-        });
-        self.txgs.stop();
-        let thread = self.thread.lock().take();
-        let ended = thread.map_or(Ok(()), |t| t.join().unwrap_or_else(|_| Err(Error::corrupt("the sync thread died"))));
-        last.and(ended)
+        })
     }
 
     /// Brings one txg to disk.
@@ -386,6 +398,7 @@ impl Spa {
             while self.dsl.is_dirty(tx.txg()) {
                 self.dsl.sync_datasets(tx, pass)?;
             }
+            self.sync_errors(tx)?;
             if self.dsl.free_some(tx)? {
                 // More waits to be freed, even if nobody writes.
                 self.txgs.kick();

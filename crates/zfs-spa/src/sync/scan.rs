@@ -147,6 +147,12 @@ impl Spa {
         }
     }
 
+    /// Whether a scrub is under way or paused.
+    pub(super) fn is_scrubbing(&self) -> bool {
+        let phys = self.scan.lock().phys;
+        (phys.state, phys.func) == (SCANNING, SCRUB)
+    }
+
     /// The last or running scan; nothing when there never was one.
     pub fn scan_progress(&self) -> Option<ScanProgress> {
         let scan = self.scan.lock();
@@ -278,6 +284,9 @@ impl Spa {
             ..ScanPhys::default()
         };
         store(ctx, &phys)?;
+        if func == SCRUB {
+            self.zio.errors().scrub_begins();
+        }
         ctx.log("scan setup", &format!("func={func} mintxg={min_txg} maxtxg={max_txg}"))?;
         let mut scan = self.scan.lock();
         (scan.phys, scan.pass_start, scan.paused_at, scan.before) = (phys, self.ops.seconds(), 0, 0);
@@ -307,6 +316,7 @@ impl Spa {
         store(ctx, &phys)?;
         ctx.log(if complete { "scan done" } else { "scan cancelled" }, &format!("errors={}", phys.errors))?;
         if complete && phys.func == SCRUB {
+            self.rotate_errors(ctx.tx)?;
             Zap::open(ctx.mos(), POOL_DIRECTORY)?.update(ctx.tx, b"last_scrubbed_txg", &[phys.max_txg])?;
         }
         self.scan.lock().phys = phys;

@@ -16,6 +16,15 @@ use zfs_phys::{BlkPtr, Dva};
 const MAX_DEPTH: u32 = 16;
 
 impl Zio {
+    /// Notes a block that no copy could give, unless its pointer may lead to another block by now.
+    pub(crate) fn note_unreadable(&self, bp: &BlkPtr, bm: &Zbookmark, kind: ErrorKind) {
+        let birth = bp.physical_birth();
+        let reused = |w: &super::Writer| bp.dvas().any(|dva| w.alloc().may_be_reused(self.vdevs(), &dva, birth));
+        if !self.writer.get().is_some_and(reused) {
+            self.errors().unreadable(bm, birth, kind);
+        }
+    }
+
     /// Writes the good bytes of a block back to the places where others were found. Best effort: a device that refuses
     /// keeps its damage, which the next read will find again.
     pub(crate) fn repair(&self, birth: u64, wounds: &[(Dva, Vec<Damage>)], good: &[u8]) {
