@@ -125,7 +125,9 @@ impl Server {
             op::ACCESS => self.access(r.body()),
             op::RELEASE => self.vfs.release(node).map(|()| Answer::Bytes(Vec::new())).map_err(Fail::from),
             op::FSYNC | op::FSYNCDIR => self.vfs.sync(node).map(|()| Answer::Bytes(Vec::new())).map_err(Fail::from),
-            op::RELEASEDIR | op::FLUSH | op::DESTROY => Ok(Answer::Bytes(Vec::new())),
+            // Nothing is kept back until a file is closed: the kernel need not ask at every close.
+            op::FLUSH => Err(Fail::Errno(libc::ENOSYS)),
+            op::RELEASEDIR | op::DESTROY => Ok(Answer::Bytes(Vec::new())),
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => Ok(Answer::None),
             _ => self.change(node, r),
         }

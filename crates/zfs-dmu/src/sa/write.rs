@@ -141,6 +141,9 @@ impl SaHandle {
     /// Sets attributes, in the machine's byte order, and keeps the others; new ones come behind those that are there,
     /// in the order given. The handle still shows what was before.
     pub fn update(&self, tx: &Tx, objset: &Arc<Objset>, attrs: &[(ZplAttr, Vec<u8>)]) -> Result<()> {
+        if let Some(bonus) = self.patched(attrs) {
+            return self.dnode.set_bonus(tx, DmuObjectType::SA, &bonus);
+        }
         let mut items = self.items()?;
         for (attr, data) in attrs {
             let num = self.registry.number_or_register(tx, objset, *attr)?;
@@ -154,6 +157,21 @@ impl SaHandle {
             }
         }
         self.store(tx, objset, &items)
+    }
+
+    /// The bonus buffer with values in the place of others of the same lengths; nothing when that is not all there is to
+    /// do. Most changes are of this kind: times, sizes, links.
+    fn patched(&self, attrs: &[(ZplAttr, Vec<u8>)]) -> Option<Vec<u8>> {
+        if self.legacy || self.bonus.endian != Endian::NATIVE {
+            return None;
+        }
+        let mut bytes = self.bonus.bytes.clone();
+        for (attr, data) in attrs {
+            let num = self.registry.number(*attr)?;
+            let place = self.bonus.places.iter().find(|p| p.num == num && p.len == data.len())?;
+            bytes.get_mut(place.offset..place.offset + place.len)?.copy_from_slice(data);
+        }
+        Some(bytes)
     }
 
     /// Removes an attribute, if the object has it.

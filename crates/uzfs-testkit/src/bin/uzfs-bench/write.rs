@@ -1,22 +1,21 @@
-//! `uzfs-bench write`: writing through uzfs, zfs-fuse, and through the kernel's ext4 and btrfs on a loop device, in the
-//! same run, with the same client code, over image files in the same folder.
+//! `uzfs-bench write`: writing through uzfs, zfs-fuse, the kernel's ext4 and btrfs on a loop device, and a FUSE file
+//! system in memory, the ceiling, in the same run, with the same client code, over image files in the same folder.
 //!
 //! Buffered writes count until the data is on disk (fsync at the end). The best of the rounds counts. Peers of uzfs
 //! differ in the layout or in the compression of the one below them; their data is half random, half words, so that
 //! compression has something to do and cannot flatter anybody much.
 
+mod parity;
 mod places;
 mod table;
 mod work;
 
 use crate::setup::Setup;
 use places::Kind;
-use std::process::Command;
 use table::Table;
-use uzfs_testkit::process;
 
 const USAGE: &str = "usage: uzfs-bench write [--small] [--rounds N] [--places NAME,...] [--rows WORD,...]
-  places: uzfs-off, uzfs-lz4, uzfs-zstd, uzfs-mirror, uzfs-raidz1, uzfs-raidz2, zfs-fuse, ext4, btrfs
+  places: uzfs-off, uzfs-lz4, uzfs-zstd, uzfs-mirror, uzfs-raidz1, uzfs-raidz2, zfs-fuse, ext4, btrfs, memory
   rows: sequential, random, fsync, create, unlink, untar, memory, parity";
 
 /// What is asked for.
@@ -85,7 +84,7 @@ fn measure_all(wanted: &Wanted) -> Result<(), String> {
         peak_memory(&setup)?;
     }
     if wanted.row("parity") {
-        parity()?;
+        parity::compare()?;
     }
     Ok(())
 }
@@ -137,14 +136,4 @@ fn peak_memory(setup: &Setup) -> Result<(), String> {
         peak >> 10
     );
     place.end()
-}
-
-/// What OpenZFS's own benchmark says; ours is `cargo bench -p zfs-codec`.
-fn parity() -> Result<(), String> {
-    match process::run(Command::new("raidz_test").arg("-B"), std::time::Duration::from_secs(900)) {
-        Ok(out) if out.code == Some(0) => println!("\nraidz_test -B:\n{}", out.stdout),
-        Ok(out) => println!("\nSKIPPED raidz_test: {out}"),
-        Err(why) => println!("\nSKIPPED raidz_test: {why}"),
-    }
-    Ok(())
 }

@@ -1,14 +1,15 @@
 //! Where is written to. Everything lies over image files in one folder, and is taken away again.
 
 use crate::peers::ZfsFuse;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::setup::{POINT, Setup};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-use uzfs_testkit::process;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 use uzfs_testkit::session::Session;
+use uzfs_testkit::{paths, process};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const POOL: &str = "benchw";
@@ -25,11 +26,12 @@ pub enum Kind {
     ZfsFuse,
     Ext4,
     Btrfs,
+    Memory,
 }
 
 impl Kind {
     /// In the order of the table's columns.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UzfsOff,
         Self::UzfsLz4,
         Self::UzfsZstd,
@@ -39,6 +41,7 @@ impl Kind {
         Self::ZfsFuse,
         Self::Ext4,
         Self::Btrfs,
+        Self::Memory,
     ];
 
     /// Its name.
@@ -53,6 +56,7 @@ impl Kind {
             Self::ZfsFuse => "zfs-fuse",
             Self::Ext4 => "ext4",
             Self::Btrfs => "btrfs",
+            Self::Memory => "memory",
         }
     }
 
@@ -69,6 +73,7 @@ impl Kind {
             Self::ZfsFuse => zfs_fuse(setup, size),
             Self::Ext4 => kernel(setup, "ext4", &["-q", "-F"], size),
             Self::Btrfs => kernel(setup, "btrfs", &["-q", "-f"], size),
+            Self::Memory => memory(setup),
         }
     }
 }
@@ -83,6 +88,7 @@ pub struct Place {
 enum Held {
     Uzfs(Session),
     ZfsFuse(Server),
+    Memory(Server),
     Kernel,
 }
 
@@ -136,6 +142,22 @@ fn zfs_fuse(setup: &Setup, size: u64) -> Result<Place, String> {
     Ok(Place { at: PathBuf::from(POINT), images: dir, held: Held::ZfsFuse(server) })
 }
 
+/// The ceiling: a FUSE file system in memory.
+fn memory(setup: &Setup) -> Result<Place, String> {
+    let (dir, _) = images(setup, 0, 0)?;
+    let at = dir.join("mnt");
+    fs::create_dir_all(&at).map_err(|e| e.to_string())?;
+    let server = Server::start(Command::new(paths::program("memfs-write")).arg(&at).stdin(Stdio::null()), &at)?;
+    let deadline = Instant::now() + LIMIT;
+    while !server::mounts_below(&at).contains(&at) {
+        if Instant::now() > deadline {
+            return Err("memfs-write is not mounted".into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Place { at, images: dir, held: Held::Memory(server) })
+}
+
 fn kernel(setup: &Setup, kind: &str, args: &[&str], size: u64) -> Result<Place, String> {
     let (dir, all) = images(setup, 1, size)?;
     process::run(Command::new(format!("mkfs.{kind}")).args(args).arg(&all[0]), LIMIT)?.ok()?;
@@ -167,7 +189,7 @@ impl Place {
                 session.ok("zpool", &["export", POOL])?;
                 session.finish()?;
             }
-            Held::ZfsFuse(server) => drop(server),
+            Held::ZfsFuse(server) | Held::Memory(server) => drop(server),
             Held::Kernel => unmount(&self.at)?,
         }
         fs::remove_dir_all(&self.images).map_err(|e| e.to_string())
