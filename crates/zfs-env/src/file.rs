@@ -27,7 +27,7 @@ pub struct FileDevice {
     size: u64,
     is_block: bool,
     read_only: bool,
-    /// Set by the first failed flush and never cleared.
+    /// Set by the first failed flush, or the first that finds the file cut, and never cleared.
     failed: AtomicBool,
     /// Bytes written since the system was last asked to begin with them.
     waiting: AtomicU64,
@@ -95,6 +95,14 @@ impl FileDevice {
             self.waiting.store(0, Ordering::Relaxed);
             begin_writing(&self.file);
         }
+    }
+
+    /// An image file that somebody cut has lost what was there, though it takes writes as if nothing had happened.
+    fn check_length(&self) -> io::Result<()> {
+        if !self.is_block && self.file.metadata()?.len() < self.size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image file was cut"));
+        }
+        Ok(())
     }
 
     /// Refuses what may not be written: read-only devices, failed devices, ranges past the end.
@@ -173,7 +181,8 @@ impl BlockDevice for FileDevice {
             return Ok(());
         }
         self.check_write(0, 0)?;
-        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+        let flushed = self.check_length().and_then(|()| self.file.sync_data());
+        flushed.inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -375,5 +384,18 @@ mod tests {
         assert!(dev.flush().is_err() && dev.write_at(0, b"x").is_err() && dev.read_at(0, &mut buf).is_ok());
         drop(dev);
         assert!(!FileDevice::open_read_write(&path).unwrap().is_read_only());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_a_failed_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let dev = FileDevice::create(&path, 1 << 20).unwrap();
+        dev.flush().unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        dev.write_at(4096, b"as if nothing had happened").unwrap();
+        assert!(dev.flush().is_err());
+        dev.write_at((1 << 20) - 1, b"x").unwrap_err();
+        assert!(dev.flush().is_err());
     }
 }

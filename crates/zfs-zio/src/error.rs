@@ -294,6 +294,7 @@ impl From<zfs_phys::DecodeError> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
-        Self::new(ErrorKind::Io, "device").because(e)
+        let kind = if e.kind() == std::io::ErrorKind::ResourceBusy { ErrorKind::Busy } else { ErrorKind::Io };
+        Self::new(kind, "device").because(e)
     }
 }

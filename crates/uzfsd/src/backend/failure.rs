@@ -74,6 +74,7 @@ pub fn import(pool: &str, error: &ImportError) -> Failure {
         P::ActiveHost { hostid, hostname } => (FailureCode::ActiveElsewhere, host(hostname, *hostid)),
         P::NoHostid => (FailureCode::HostidRequired, Vec::new()),
         P::Destroyed => (FailureCode::NoSuchPool, Vec::new()),
+        P::Damaged { .. } if error.error.kind() == ErrorKind::Busy => (FailureCode::DeviceInUse, Vec::new()),
         P::NoUberblock | P::NoCheckpoint | P::Damaged { .. } => (FailureCode::PoolCorrupt, Vec::new()),
     };
     Failure::new(code, error.to_string()).about(pool).with_details(details)

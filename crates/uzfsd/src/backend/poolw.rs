@@ -216,6 +216,10 @@ impl Engine {
     pub(super) fn destroy_pool(&self, args: DestroyPoolArgs) -> Result<Empty, Failure> {
         let imported = self.pool(&args.pool)?;
         let spa = imported.writer()?.clone();
+        if imported.pool.zio().is_suspended() {
+            // Nothing could be told to the devices. It is exported, and destroyed after the next import.
+            return Err(Failure::new(FailureCode::PoolSuspended, "pool I/O is currently suspended").about(&args.pool));
+        }
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
         self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);

@@ -48,8 +48,8 @@ use zfs_dmu::txg::{Tx, Txgs};
 use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, JoinHandle};
 use zfs_phys::uberblock::{MMP_MAGIC, Uberblock};
-use zfs_zio::Zio;
 use zfs_zio::write::WriteConfig;
+use zfs_zio::{VdevAux, VdevState, Zio};
 
 /// Passes after which a sync that does not settle is taken for broken.
 const MAX_PASSES: u32 = 64;
@@ -328,7 +328,14 @@ impl Spa {
         self.txgs.stop();
         let thread = self.thread.lock().take();
         let ended = thread.map_or(Ok(()), |t| t.join().unwrap_or_else(|_| Err(Error::corrupt("the sync thread died"))));
-        last.and(if suspended { Ok(()) } else { ended })
+        if !suspended {
+            return last.and(ended);
+        }
+        // What could not be written may be held on to by what refers to it; the devices must be free for others.
+        for leaf in self.zio.vdevs().leaves() {
+            leaf.close(VdevState::Closed, VdevAux::None);
+        }
+        last
     }
 
     /// The last transaction groups, and the labels of a pool that nobody uses any more.

@@ -76,15 +76,20 @@ pub fn ztest(dir: &Path, layout: Layout, seconds: u64) -> Result<(), String> {
     if refused.is_some() {
         session.import(&pool, &dir, &["-f"])?;
     }
-    session.ok("zfs", &["mount", "-a"])?;
-    let root = session.root().join(&pool).join("data");
+    // The others are no file systems.
     let name = format!("{pool}/data");
+    let root = session.root().join(&name);
+    if !session.mounts().contains(&root) {
+        session.ok("zfs", &["mount", &name])?;
+    }
     let after = manifest::walk(&root, Content::Hash)?;
     let (before, after) = ([(name.clone(), before[&name].clone())].into(), [(name, after)].into());
     host::same(&format!("{pool} after ztest"), &before, &after)?;
     let judged = if let Some(why) = refused {
         format!("was read, because {}", why.lines().find(|l| l.contains("not supported")).unwrap_or_default())
     } else {
+        // The scrub or resilver that ztest began goes on.
+        host::settle(&session, &pool)?;
         session.ok("zpool", &["scrub", "-w", &pool])?;
         let status = session.ok("zpool", &["status", "-v", &pool])?.stdout;
         if !status.contains("with 0 errors") || !status.contains("No known data errors") {
@@ -117,7 +122,8 @@ fn shim(dir: &Path) -> Result<PathBuf, String> {
 fn run(dir: &Path, pool: &str, words: &[&str], seconds: u64) -> Result<usize, String> {
     let (time, pass) = (seconds.to_string(), (seconds / 5).clamp(5, 60).to_string());
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-ec", SCRIPT, "ztest", "-f"]).arg(dir);
+    // Of mounts that others have, none is held on to.
+    command.args(["-m", "--propagation", "slave", "sh", "-ec", SCRIPT, "ztest", "-f"]).arg(dir);
     command.args(["-E", "-p", pool, "-T", &time, "-P", &pass, "-V"]).args(words);
     command.env("LD_PRELOAD", shim(dir)?);
     // It looks for its own zdb in the path.
