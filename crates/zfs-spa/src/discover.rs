@@ -120,7 +120,8 @@ pub fn discover(search: &Search) -> Result<Discovery> {
         Search::System => (host::system_devices(), None),
         Search::Paths(places) => (list_places(places, &mut out.failures), None),
         Search::DeviceDirectories => {
-            let there: Vec<PathBuf> = DEVICE_DIRECTORIES.iter().map(PathBuf::from).filter(|d| host::is_dir(d)).collect();
+            let there: Vec<PathBuf> =
+                DEVICE_DIRECTORIES.iter().map(PathBuf::from).filter(|d| host::is_dir(d)).collect();
             (list_places(&there, &mut out.failures), None)
         }
         Search::Cachefile(file) | Search::CachefileDirectories(file) => {

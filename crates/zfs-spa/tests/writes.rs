@@ -518,3 +518,64 @@ fn lost_blocks_are_remembered() {
 fn check_space(dir: &Path, name: &str) {
     zdb(dir, name, &["-bb"]);
 }
+
+/// A hot spare takes the place of a device that failed, and goes back when that is whole again; or stays, when it is
+/// detached.
+#[test]
+fn hot_spares_come_and_go() {
+    for stays in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let vdevs = vec![(Class::Normal, NewVdev::Raidz { nparity: 1, children: images(dir.path(), "d", 64, 3) })];
+        let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+        options.auxiliaries.spares = images(dir.path(), "s", 64, 1);
+        create_with(options);
+        let spa = open(dir.path(), "fresh");
+        let reopen =
+            |path: &str| -> Arc<dyn zfs_env::BlockDevice> { Arc::new(FileDevice::open_read_write(path).unwrap()) };
+        let by_config = |nv: &zfs_phys::NvList| Some(reopen(nv.str("path").unwrap()));
+        let mut watch = zfs_spa::sync::Watch::default();
+        let looks = |watch: &mut zfs_spa::sync::Watch| {
+            spa.watch(watch, &by_config).unwrap();
+            spa.wait_scan();
+            spa.watch(watch, &by_config).unwrap();
+            spa.wait_scan();
+        };
+        looks(&mut watch);
+        let kinds = || -> Vec<String> {
+            let top = &spa.zio().vdevs().root().children[0];
+            top.children.iter().map(|c| c.config.kind.type_name().to_owned()).collect()
+        };
+        assert_eq!(kinds(), ["file", "file", "file"]);
+        let leaf = spa.zio().vdevs().root().children[0].children[1].guid();
+        let path = spa.zio().vdevs().find(leaf).unwrap().config.path.clone().unwrap();
+        spa.offline(leaf, false, true).unwrap();
+        spa.sync_task("more", |ctx| ctx.log("test", "while it is away")).unwrap();
+        looks(&mut watch);
+        assert_eq!(kinds(), ["file", "spare", "file"]);
+        let lacking =
+            || spa.zio().vdevs().leaves().iter().filter(|l| l.state().is_readable() && !l.dtl().is_empty()).count();
+        assert_eq!(lacking(), 0, "the spare was filled");
+        let taken = as_it_is(&spa, dir.path());
+        zdb(taken.path(), "fresh", &["-bbcc"]);
+        assert_eq!(import(&find(taken.path(), "fresh"), &common::options()).unwrap().spares().len(), 1);
+        if stays {
+            spa.detach(leaf).unwrap();
+        } else {
+            spa.online(leaf, Some(reopen(&path))).unwrap();
+            spa.wait_scan();
+            looks(&mut watch);
+        }
+        assert_eq!(kinds(), ["file", "file", "file"]);
+        assert_eq!(spa.zio().vdevs().find(leaf).is_none(), stays);
+        spa.sync_task("more", |ctx| ctx.log("test", "afterwards")).unwrap();
+        spa.close(false).unwrap();
+        drop(spa);
+        let pool = import(&find(dir.path(), "fresh"), &common::options()).unwrap();
+        assert_eq!(pool.spares().len(), usize::from(!stays));
+        let state = zfs_spa::labels::DeviceLabels::read(&FileDevice::open_read_only(dir.path().join("s0")).unwrap());
+        assert_eq!(state.best().and_then(|l| l.u64("state")), Some(if stays { 1 } else { 3 }), "the spare's label");
+        drop(pool);
+        check(dir.path(), "fresh");
+        zdb(dir.path(), "fresh", &["-bbcc"]);
+    }
+}

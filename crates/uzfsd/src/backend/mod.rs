@@ -21,6 +21,7 @@ mod poolw;
 mod publish;
 mod relations;
 mod vdevs;
+mod watch;
 
 pub use contract::Service;
 use events::EventLog;
@@ -97,7 +98,7 @@ impl Engine {
     pub fn new(options: EngineOptions) -> std::io::Result<Arc<Self>> {
         // Half of them wait for devices when there is much to read.
         let threads = std::thread::available_parallelism().map_or(4, |n| 2 * n.get().max(2));
-        Ok(Arc::new(Self {
+        let engine = Arc::new(Self {
             arc: Arc::new(ArcCache::new(options.arc_max)),
             tasks: Arc::new(TaskPool::new("zio", threads)?),
             importing: Mutex::new(()),
@@ -106,7 +107,11 @@ impl Engine {
             published: Published::default(),
             events: EventLog::default(),
             stop: AtomicBool::new(false),
-        }))
+        });
+        let me = Arc::downgrade(&engine);
+        // It ends with the engine, and nobody waits for it.
+        drop(zfs_env::spawn("watch", move || watch::run(&me))?);
+        Ok(engine)
     }
 
     /// Asks the daemon to end.

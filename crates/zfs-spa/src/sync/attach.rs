@@ -7,7 +7,7 @@
 //! Configurations are changed as lists: an inner vdev is put around a leaf, or taken away when one child is left. What
 //! belongs to a top-level vdev (its number, size, space maps) moves with the place.
 
-use super::plan::{Joining, NewVdev, Planner};
+use super::plan::{Joining, NewVdev, Planner, label_auxiliaries};
 use super::{Spa, SyncCtx, create};
 use crate::config::POOL_DIRECTORY;
 use std::collections::HashMap;
@@ -100,12 +100,32 @@ fn without(mut vdev: NvList, guid: u64) -> NvList {
     vdev
 }
 
+/// What a device joins another for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Mirror,
+    Replace,
+    /// A hot spare of this guid stands in for it.
+    Spare(u64),
+}
+
 impl Spa {
     /// Attaches a device to another as its mirror, or to take its place with `replace`.
     ///
     /// # Errors
     /// `NotFound` for no device of the pool; `Invalid` when the new one cannot be attached there.
     pub fn attach(self: &Arc<Self>, guid: u64, new: &NewVdev, replace: bool, ashift: Option<u64>) -> Result<()> {
+        let how = if replace { How::Replace } else { How::Mirror };
+        self.attach_as(guid, new, how, ashift)
+    }
+
+    /// Puts the hot spare of guid `own` beside a device.
+    pub(super) fn attach_spare(self: &Arc<Self>, guid: u64, own: u64, new: &NewVdev) -> Result<()> {
+        self.attach_as(guid, new, How::Spare(own), None)
+    }
+
+    fn attach_as(self: &Arc<Self>, guid: u64, new: &NewVdev, how: How, ashift: Option<u64>) -> Result<()> {
+        let replace = how != How::Mirror;
         let _one = self.changing.lock();
         self.halt_scan();
         let old = self.zio.vdevs().find(guid).filter(|v| v.config.kind.is_leaf());
@@ -116,13 +136,18 @@ impl Spa {
         if !matches!(kind.as_str(), "root" | "mirror") && !replace {
             return Err(Error::invalid("can only attach to mirrors and top-level disks"));
         }
-        if matches!(kind.as_str(), "replacing" | "spare") {
+        // What a spare stands beside may be replaced; the spare itself may not.
+        if kind == "replacing" || (kind == "spare" && (how != How::Replace || old.config.is_spare)) {
             return Err(Error::invalid("already in replacing/spare config; wait for completion or use 'zpool detach'"));
         }
         let rng = SystemRng::new().map_err(Error::from)?;
         let txg = self.txgs.synced_txg() + 1;
         let planner = Planner { rng: &rng, ashift, force: true, first: 0, txg, devices: HashMap::new() };
-        let Joining { list, asize, sector, devices } = planner.single(new)?;
+        let Joining { mut list, asize, sector, mut devices } = planner.single(new)?;
+        if let How::Spare(own) = how {
+            devices = devices.into_values().map(|device| (own, device)).collect();
+            list.put("guid", own).put("is_spare", 1u64);
+        }
         let top = self.zio.vdevs().root().children.iter().find(|t| t.find(guid).is_some());
         let top = top.ok_or_else(|| Error::not_found("no such device in pool"))?;
         if asize < old.min_asize() {
@@ -152,7 +177,11 @@ impl Spa {
             };
             let mut leaf = create::with_leaf_tables(&list, &table)?;
             leaf.put("create_txg", ctx.tx.txg());
-            let word = if replace { "replacing" } else { "mirror" };
+            let word = match how {
+                How::Mirror => "mirror",
+                How::Replace => "replacing",
+                How::Spare(_) => "spare",
+            };
             let at = if mirror { own } else { guid };
             let mut tree = tree;
             let changed = rewrite(&mut tree, at, &mut |there| match mirror {
@@ -204,7 +233,7 @@ impl Spa {
         detached.and(again)
     }
 
-    fn leave(&self, guid: u64) -> Result<()> {
+    pub(super) fn leave(&self, guid: u64) -> Result<()> {
         let missing = || Error::not_found("no such device in pool");
         let vdevs = self.zio.vdevs();
         let leaf = vdevs.find(guid).filter(|v| v.config.kind.is_leaf()).ok_or_else(missing)?;
@@ -220,6 +249,12 @@ impl Spa {
         }
         let device = leaf.device();
         let place = leaf.config.path.clone().unwrap_or_default();
+        let is_spare = leaf.config.is_spare;
+        let stays = holder.children.iter().find(|c| c.guid() != guid && c.config.is_spare && !is_spare);
+        let stays = stays.filter(|_| holder.config.kind == VdevKind::Spare && holder.children.len() == 2);
+        let stays = stays.map(zfs_zio::Vdev::guid);
+        let spares = self.auxiliaries("spares")?;
+        let own = spares.iter().filter(|s| s.u64("guid") == Some(guid)).cloned().collect::<Vec<_>>();
         self.sync_task("detach", move |ctx| {
             let mut tree = tree;
             let mut gone: Vec<(Option<u64>, Option<u64>)> = Vec::new();
@@ -228,6 +263,12 @@ impl Spa {
                 gone.extend(leaf.map(|l| (l.u64("com.delphix:vdev_zap_leaf"), l.u64("DTL"))));
                 without(vdev, guid)
             });
+            if let Some(spare) = stays {
+                // It is no spare any more.
+                let left: Vec<NvList> = spares.into_iter().filter(|s| s.u64("guid") != Some(spare)).collect();
+                ctx.spa.set_auxiliaries(ctx.tx, "spares", &left)?;
+                super::devices::edit(&mut tree, spare, &mut |nv| drop(nv.remove("is_spare")));
+            }
             for (table, dtl) in gone {
                 ctx.spa.forget_objects(ctx, table, dtl)?;
             }
@@ -242,6 +283,9 @@ impl Spa {
         (0..CONCURRENT).try_for_each(|_| self.txgs.wait_synced(0))?;
         if let Some(device) = device {
             crate::labels::clear(&*device).map_err(Error::from)?;
+            if is_spare {
+                label_auxiliaries(&own, &HashMap::from([(guid, device)]), true)?;
+            }
         }
         leaf.close(VdevState::Closed, zfs_zio::VdevAux::None);
         Ok(())

@@ -56,6 +56,13 @@ impl Spa {
     /// # Errors
     /// `NotFound` for no device of the pool, `Busy` when the pool cannot do without it.
     pub fn offline(&self, guid: u64, temporary: bool, fault: bool) -> Result<()> {
+        let (state, aux) =
+            if fault { (VdevState::Faulted, VdevAux::External) } else { (VdevState::Offline, VdevAux::None) };
+        self.take_away(guid, state, aux, temporary)
+    }
+
+    /// Takes a leaf out of use.
+    pub(super) fn take_away(&self, guid: u64, state: VdevState, aux: VdevAux, temporary: bool) -> Result<()> {
         let _one = self.changing.lock();
         let leaf = self.leaf(guid)?;
         // Everything the others are to have in its place must be on them.
@@ -63,8 +70,6 @@ impl Spa {
         if !matches!(leaf.config.kind, VdevKind::Disk | VdevKind::File) {
             return Err(Error::unsupported("taking a distributed spare offline"));
         }
-        let (state, aux) =
-            if fault { (VdevState::Faulted, VdevAux::External) } else { (VdevState::Offline, VdevAux::None) };
         let device = leaf.device();
         leaf.close(state, aux);
         self.zio.vdevs().reevaluate();
@@ -78,9 +83,11 @@ impl Spa {
         }
         if !temporary {
             edit(&mut self.config.lock().tree, guid, &mut |nv| {
-                nv.put(if fault { "faulted" } else { "offline" }, 1u64);
-                if fault {
-                    nv.put("aux_state", "external");
+                nv.put(if state == VdevState::Faulted { "faulted" } else { "offline" }, 1u64);
+                match aux {
+                    VdevAux::External => drop(nv.put("aux_state", "external")),
+                    VdevAux::ErrExceeded => drop(nv.put("aux_state", "err_exceeded")),
+                    _ => {}
                 }
             });
         }
@@ -195,7 +202,7 @@ impl Spa {
         Ok(())
     }
 
-    fn auxiliaries(&self, which: &str) -> Result<Vec<NvList>> {
+    pub(super) fn auxiliaries(&self, which: &str) -> Result<Vec<NvList>> {
         let directory = zfs_dmu::Zap::open(&self.mos, crate::config::POOL_DIRECTORY)?;
         crate::config::auxiliary(&self.mos, &directory, which)
     }

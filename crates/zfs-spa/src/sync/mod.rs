@@ -29,11 +29,13 @@ mod ops;
 mod plan;
 mod props;
 mod scan;
+mod watch;
 
 pub(crate) use metaslabs::Metaslabs;
 pub(crate) use ops::Ops;
 pub use props::PoolValue;
 pub use scan::{ScanProgress, ScanRequest};
+pub use watch::Watch;
 
 use crate::config::POOL_DIRECTORY;
 use crate::dslw::{DslPool, PoolOps};

@@ -337,7 +337,7 @@ impl Spa {
         let again = move || {
             let Some(spa) = me.upgrade() else { return };
             let _one = spa.changing.lock();
-            if let Err(e) = spa.finish_replacing() {
+            if let Err(e) = spa.finish_replacing().and_then(|()| spa.finish_sparing()) {
                 tracing::error!(error = %e, "what was replaced could not be let go of");
             }
         };

@@ -224,6 +224,11 @@ impl Vdev {
         *self.device.write() = None;
     }
 
+    /// Calls a leaf that works degraded, because it had too many errors.
+    pub fn degrade(&self) {
+        self.set_state(VdevState::Degraded, VdevAux::ErrExceeded);
+    }
+
     /// Allocatable bytes of an opened leaf.
     pub fn leaf_asize(&self) -> u64 {
         self.asize.load(Ordering::Relaxed)
