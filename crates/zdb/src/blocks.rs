@@ -68,7 +68,7 @@ fn offset_of(bm: &Zbookmark, bp: &BlkPtr, dnode: Option<&DnodePhys>) -> u64 {
 }
 
 /// Runs the check and prints what it found; the result is the exit code.
-pub fn run(o: &mut Out, opts: &Opts, pool: &Pool) -> i32 {
+pub fn run(o: &mut Out, opts: &Opts, pool: &Pool, threads: usize) -> i32 {
     let (c, leaks) = (opts.lvl('c'), !opts.has('L'));
     let verb = if c > 0 || leaks { "to verify " } else { "" };
     let meta = if c == 1 { "metadata " } else { "" };
@@ -97,7 +97,7 @@ pub fn run(o: &mut Out, opts: &Opts, pool: &Pool) -> i32 {
     };
     let histograms = opts.lvl('b') >= 4;
     let on_block: Option<check::OnBlock<'_>> = if opts.lvl('b') >= 5 { Some(&print) } else { None };
-    let options = CheckOptions { verify, leaks, histograms, threads: 0, on_block };
+    let options = CheckOptions { verify, leaks, histograms, threads, on_block };
     let meter = Meter { started: Instant::now(), last: Mutex::new(Instant::now()) };
     let quiet = opts.lvl('b') >= 5;
     let got = check::run(pool, &options, &|p| {

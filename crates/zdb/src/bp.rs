@@ -70,8 +70,7 @@ pub fn compact(bp: &BlkPtr, freed: bool, d: u32, b: u32) -> String {
     let shown = if d > 5 { bp.ndvas() } else { 1 };
     for i in 0..shown {
         let dva = bp.dva(i);
-        let gang = if dva.is_gang() { "G" } else { "" };
-        let _ = write!(s, "{}:{:x}:{:x}{gang} ", dva.vdev(), dva.offset(), dva.asize());
+        let _ = write!(s, "{}:{:x}:{:x} ", dva.vdev(), dva.offset(), dva.asize());
     }
     if bp.is_hole() {
         let _ = write!(s, "{:x}L B={}", bp.lsize(), bp.logical_birth());

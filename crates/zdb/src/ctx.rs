@@ -5,6 +5,7 @@ use crate::out::Out;
 use crate::text;
 use crate::znode::Files;
 use std::sync::Arc;
+use std::time::Instant;
 use zfs_spa::{Pool, Result};
 
 /// State of one run over a pool.
@@ -21,6 +22,10 @@ pub struct Ctx<'a> {
     pub leaked_objects: u64,
     /// Something that cannot be true was seen: exit code 3 at the end.
     pub corrupt: bool,
+    /// When the pool was opened.
+    pub opened: Instant,
+    /// Threads for walking it; 0 leaves it to the machine.
+    pub threads: usize,
 }
 
 /// A number for people, or in full with `-P`.

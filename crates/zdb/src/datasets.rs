@@ -8,7 +8,7 @@ use std::sync::Arc;
 use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::objset::{GROUPUSED_OBJECT, MAX_OBJECT, PROJECTUSED_OBJECT, USERUSED_OBJECT};
 use zfs_dmu::{Objset, Zap};
-use zfs_phys::dsl::{DeadlistPhys, RedactionListPhys};
+use zfs_phys::dsl::{DeadlistPhys, DslDatasetPhys, DslDirPhys, RedactionListPhys};
 use zfs_phys::enums::{CompressKind, DmuObjectType, ObjsetType};
 use zfs_phys::feature::Feature;
 use zfs_spa::Result;
@@ -299,6 +299,36 @@ fn lists(c: &mut Ctx<'_>, ds: &Arc<Dataset>) -> Result<()> {
         deadlist(c, object, "Deadlist")?;
     }
     bookmarks(c, ds)
+}
+
+/// Prints the lists that belong to no dataset with a name: those of destroyed clones, and of the empty snapshot that
+/// every file system begins as a clone of.
+pub fn unowned(c: &mut Ctx<'_>) -> Result<()> {
+    if c.opts.lvl('d') < 3 {
+        return Ok(());
+    }
+    let mos = c.pool.mos().clone();
+    if let Some(table) = c.pool.directory().lookup_u64(b"com.delphix:deleted_clones")? {
+        let lists = Zap::open(&mos, table)?.iter().map(|e| Ok(e?.value.first())).collect::<Result<Vec<u64>>>()?;
+        for object in lists {
+            deadlist(c, object, "Deleted Livelist")?;
+        }
+    }
+    let bonus = |object: u64| {
+        let dn = mos.dnode(object)?;
+        Ok::<_, zfs_zio::Error>((dn.bonus()?.to_vec(), dn.phys().endian))
+    };
+    let dir = |object: u64| bonus(object).and_then(|(b, e)| Ok(DslDirPhys::decode(&b, e)?));
+    let Some(root) = c.pool.directory().lookup_u64(b"root_dataset")? else { return Ok(()) };
+    let children = dir(root)?.child_dir_zapobj;
+    let Some(origin) = Zap::open(&mos, children)?.lookup_u64(b"$ORIGIN")? else { return Ok(()) };
+    let dataset = |object: u64| bonus(object).and_then(|(b, e)| Ok(DslDatasetPhys::decode(&b, e)?));
+    let head = dataset(dir(origin)?.head_dataset_obj)?;
+    deadlist(c, head.deadlist_obj, "Deadlist")?;
+    if head.prev_snap_obj != 0 {
+        deadlist(c, dataset(head.prev_snap_obj)?.deadlist_obj, "Deadlist")?;
+    }
+    Ok(())
 }
 
 fn deadlist(c: &mut Ctx<'_>, object: u64, name: &str) -> Result<()> {

@@ -2,13 +2,17 @@
 
 use crate::ctx::Ctx;
 use crate::datasets::{self, Range};
-use crate::{blocks, metaslabs, nvprint, p, tables, text, uber, view};
+use crate::{blocks, iostats, livelist, metaslabs, nvprint, p, tables, text, uber, view};
 use zfs_phys::history::LEGACY_EVENTS;
 use zfs_phys::{NvList, NvValue};
 use zfs_spa::Result;
 
 /// Dumps what the options ask for; the result is the exit code.
 pub fn pool(c: &mut Ctx<'_>, ranges: &[Range]) -> i32 {
+    if c.opts.has('y') {
+        let shown = livelist::check(c);
+        c.complain(shown);
+    }
     if c.opts.has('S') {
         tables::simulate(c);
         return 0;
@@ -46,7 +50,11 @@ pub fn pool(c: &mut Ctx<'_>, ranges: &[Range]) -> i32 {
     }
     let mut code = 0;
     if c.opts.has('b') || c.opts.has('c') {
-        code = blocks::run(c.o, c.opts, &c.pool);
+        code = blocks::run(c.o, c.opts, &c.pool, c.threads);
+    }
+    if c.opts.has('s') {
+        let shown = iostats::show(c);
+        c.complain(shown);
     }
     if c.opts.has('h') {
         let shown = history(c);
@@ -94,6 +102,12 @@ fn all_datasets(c: &mut Ctx<'_>, ranges: &[Range]) {
         })
     });
     c.complain(shown);
+    if !c.opts.has('L') {
+        let shown = datasets::unowned(c);
+        c.complain(shown);
+    }
+    let counted = uses.count_deleted(c);
+    c.complain(counted);
     uses.verify(c);
 }
 

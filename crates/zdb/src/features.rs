@@ -4,10 +4,12 @@ use crate::ctx::Ctx;
 use crate::p;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use zfs_dmu::Zap;
 use zfs_phys::dsl::ZBM_FLAG_HAS_FBN;
 use zfs_phys::feature::{FEATURES, Feature, PER_DATASET};
 use zfs_phys::indirect::IndirectMappingPhys;
 use zfs_spa::dsl::Dataset;
+use zfs_zio::{Error, Result};
 
 /// How many datasets use each feature.
 #[derive(Default)]
@@ -17,6 +19,7 @@ pub struct Uses {
     spills: u64,
     written: u64,
     livelists: u64,
+    remaps: u64,
 }
 
 impl Uses {
@@ -39,6 +42,8 @@ impl Uses {
             let livelist = ds.dir.field(zfs_phys::dsl::field::LIVELIST).ok().flatten();
             self.livelists += u64::from(livelist.is_some_and(|o| o != 0));
         }
+        let remap = ds.field(zfs_phys::dsl::field::REMAP_DEADLIST).ok().flatten();
+        self.remaps += u64::from(remap.is_some_and(|o| o != 0));
     }
 
     fn used(&self, f: Feature) -> Option<u64> {
@@ -53,6 +58,17 @@ impl Uses {
             "livelist" => Some(self.livelists),
             _ => None,
         }
+    }
+
+    /// Counts the lists of clones that are gone.
+    pub fn count_deleted(&mut self, c: &Ctx<'_>) -> Result<()> {
+        if let Some(table) = c.pool.directory().lookup_u64(b"com.delphix:deleted_clones")? {
+            for entry in Zap::open(c.pool.mos(), table)?.iter() {
+                entry?;
+                self.livelists += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Prints the comparison.
@@ -71,19 +87,51 @@ impl Uses {
             let Some(counted) = pool.features().counts().get(info.guid).copied() else { continue };
             line(c, info.name, used, counted);
         }
-        let (mut removed, mut counts) = (0u64, 0u64);
+        if let Err(e) = self.removals(c) {
+            c.complain(Err(e));
+        }
+    }
+
+    /// What removed vdevs left behind: their mappings, and what tells which parts of those nobody needs any more.
+    fn removals(&self, c: &mut Ctx<'_>) -> Result<()> {
+        let pool = c.pool.clone();
+        let (mos, dir) = (pool.mos(), pool.directory());
+        let (mut mappings, mut counts, mut precise, mut maps) = (0u64, 0u64, 0u64, 0u64);
         for v in &pool.zio().vdevs().root().children {
-            let Some(object) = v.config.indirect_object.filter(|o| *o != 0) else { continue };
-            removed += 1;
-            let phys =
-                pool.mos().dnode(object).and_then(|d| Ok(IndirectMappingPhys::decode(&d.bonus()?, d.phys().endian)?));
-            counts += u64::from(phys.is_ok_and(|p| p.counts_object != 0));
+            if let Some(object) = v.config.indirect_object.filter(|o| *o != 0) {
+                mappings += 1;
+                let dn = mos.dnode(object)?;
+                let phys = IndirectMappingPhys::decode(&dn.bonus()?, dn.phys().endian)?;
+                counts += u64::from(phys.counts_object != 0);
+            }
+            let Some(zap) = v.config.top_zap.filter(|z| *z != 0) else { continue };
+            let zap = Zap::open(mos, zap)?;
+            let there = |name: &[u8]| Ok::<_, Error>(zap.lookup_u64(name)?.is_some_and(|v| v != 0));
+            precise += u64::from(there(b"com.delphix:obsolete_counts_are_precise")?);
+            maps += u64::from(there(b"com.delphix:indirect_obsolete_sm")?);
         }
-        for (name, guid, used) in [
-            ("device_removal", Feature::DeviceRemoval.guid(), removed),
-            ("indirect_refcount", Feature::ObsoleteCounts.guid(), counts),
-        ] {
-            line(c, name, used, pool.features().counts().get(guid).copied().unwrap_or(0));
+        let condensing = dir.lookup(b"com.delphix:condensing_indirect")?.map(|v| v.u64s()).unwrap_or_default();
+        // The new mapping's counts and the map of the old one.
+        let condensing = if condensing.get(1).is_some_and(|o| *o != 0) { 2 } else { 0 };
+        let list = u64::from(dir.lookup(b"com.delphix:obsolete_bpobj")?.is_some());
+        let objects = precise + maps + counts + condensing + list + self.remaps;
+        let rows = [
+            (Feature::DeviceRemoval, "device_removal", "indirect vdevs", mappings),
+            (Feature::ObsoleteCounts, "indirect_refcount", "obsolete counts objects", objects),
+        ];
+        for (feature, name, what, found) in rows {
+            let counted = pool.features().counts().get(feature.guid()).copied().unwrap_or(0);
+            if found == counted {
+                p!(c.o, "Verified {name} feature refcount of {counted} is correct\n");
+                continue;
+            }
+            c.corrupt = true;
+            p!(c.o, "Number of {what} ({found}) does not match feature count ({counted})\n");
+            if feature == Feature::ObsoleteCounts {
+                let rd = self.remaps;
+                p!(c.o, "pv:{precise} os:{maps} oc:{counts} sc:{condensing} ob:{list} rd:{rd}\n");
+            }
         }
+        Ok(())
     }
 }

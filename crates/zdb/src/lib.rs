@@ -10,11 +10,14 @@ mod blocks;
 mod bp;
 pub mod ctx;
 mod datasets;
+mod dbgmsg;
 mod dump;
 mod features;
 mod il;
+mod iostats;
 mod l2arc;
 mod label;
+mod livelist;
 mod metaslabs;
 mod nvprint;
 mod object;
@@ -23,8 +26,10 @@ pub mod opts;
 pub mod out;
 mod path;
 mod raw;
+mod recording;
 mod tables;
 mod text;
+mod tunable;
 mod uber;
 mod view;
 mod znode;
@@ -34,6 +39,8 @@ use datasets::Range;
 use opts::{Opts, Refusal};
 use out::Out;
 use std::sync::Arc;
+use std::time::Instant;
+use tunable::Tunables;
 use zfs_spa::Pool;
 
 fn usage() -> i32 {
@@ -63,6 +70,14 @@ fn cachefile(o: &mut Out, opts: &Opts) -> i32 {
 }
 
 fn run(o: &mut Out, opts: &Opts) -> i32 {
+    let mut tunables = Tunables::default();
+    for text in &opts.tunables {
+        if let Err(why) = tunables.option(o, text) {
+            o.flush();
+            eprintln!("{why}");
+            return 1;
+        }
+    }
     if opts.has('E') {
         return match opts.args.as_slice() {
             [one] => raw::embedded(one),
@@ -90,9 +105,10 @@ fn run(o: &mut Out, opts: &Opts) -> i32 {
         && let Ok(found) = open::candidate(opts, name)
     {
         p!(o, "\nConfiguration for import:\n");
-        nvprint::dump(o, &found.label, 8);
+        nvprint::dump(o, &open::import_config(opts, &found), 8);
     }
-    let pool = match open::pool(opts, name) {
+    let opened = Instant::now();
+    let pool = match open::pool(opts, &tunables, name) {
         Ok(p) => p,
         Err(e) => {
             o.flush();
@@ -100,7 +116,16 @@ fn run(o: &mut Out, opts: &Opts) -> i32 {
             return 1;
         }
     };
-    let mut c = Ctx { o, opts, pool, files: None, leaked_objects: 0, corrupt: false };
+    let mut c = Ctx {
+        o,
+        opts,
+        pool,
+        files: None,
+        leaked_objects: 0,
+        corrupt: false,
+        opened,
+        threads: tunables.threads as usize,
+    };
     let code = dispatch(&mut c, target);
     if code == 0 && c.corrupt { 3 } else { code }
 }
@@ -174,7 +199,17 @@ fn one_dataset(c: &mut Ctx<'_>, target: &str, ranges: &[Range]) -> i32 {
 /// Runs a command line (without the program's name), printing to `o`; the result is the exit code.
 pub fn main_with(o: &mut Out, argv: impl IntoIterator<Item = String>) -> i32 {
     let code = match Opts::parse(argv) {
-        Ok(opts) => run(o, &opts),
+        Ok(opts) => {
+            if opts.has('G') {
+                dbgmsg::begin();
+            }
+            let code = run(o, &opts);
+            if opts.has('G') {
+                o.flush();
+                eprint!("{}", dbgmsg::text());
+            }
+            code
+        }
         Err(Refusal::Usage(line)) => {
             if !line.is_empty() {
                 eprintln!("{line}");
@@ -192,7 +227,8 @@ pub fn main_with(o: &mut Out, argv: impl IntoIterator<Item = String>) -> i32 {
 
 /// Dumps an opened pool as a command line would; the result is the exit code. The pool's name is left out of `opts`.
 pub fn dump_opened(o: &mut Out, opts: &Opts, pool: Arc<Pool>) -> i32 {
-    let mut c = Ctx { o, opts, pool, files: None, leaked_objects: 0, corrupt: false };
+    let mut c =
+        Ctx { o, opts, pool, files: None, leaked_objects: 0, corrupt: false, opened: Instant::now(), threads: 0 };
     let code = dump::pool(&mut c, &[]);
     if code == 0 && c.corrupt { 3 } else { code }
 }

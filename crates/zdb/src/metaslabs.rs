@@ -126,16 +126,6 @@ fn fragmentation(histogram: &[u64], shift: usize) -> u64 {
     cost.checked_div(total).unwrap_or(0)
 }
 
-/// Average of the metaslabs' fragmentation; those that nothing was allocated from have none.
-fn average(v: &VdevLayout) -> u64 {
-    let one = |m: &Metaslab| match &m.phys {
-        None => Some(0),
-        Some(p) => p.histogram.as_ref().map(|h| fragmentation(h, v.config.ashift as usize)),
-    };
-    let known: Vec<u64> = v.metaslabs.iter().filter_map(one).collect();
-    known.iter().sum::<u64>().checked_div(known.len() as u64).unwrap_or(0)
-}
-
 fn segments(c: &mut Ctx<'_>, v: &VdevLayout, start: u64, size: u64) {
     let (mut at, end) = (start, start.saturating_add(size));
     let mut histogram = [0u64; 64];
@@ -285,25 +275,26 @@ pub fn groups(c: &mut Ctx<'_>) -> Result<()> {
     let shown = |v: &&VdevLayout| {
         !v.is_indirect() && (v.class == Class::Normal || (c.opts.lvl('M') > 1 && v.class == Class::Special))
     };
+    // Weighted by free space, and without metaslabs that are set aside for the intent log.
+    let space = c.pool.space()?;
+    let percent = |f: Option<u64>| f.map_or_else(|| "  -".to_owned(), |f| format!("{f:3}%"));
     for v in all.vdevs.values().filter(shown) {
         let mut group = vec![0u64; 64];
-        for h in v.metaslabs.iter().filter_map(|m| m.phys.as_ref()?.histogram.as_ref()) {
+        let ours = v.metaslabs.iter().filter(|m| v.embedded_log != Some(m.id));
+        for h in ours.filter_map(|m| m.phys.as_ref()?.histogram.as_ref()) {
             let shifted = group.iter_mut().skip(v.config.ashift as usize);
             shifted.zip(h).for_each(|(a, b)| *a += b);
         }
-        let pct = average(v);
-        p!(c.o, "\tvdev {:10}\t\tmetaslabs{:5}\t\tfragmentation{pct:3}%\n", v.id, v.metaslabs.len());
+        let average = space.tops.iter().find(|t| t.id == v.id).and_then(|t| t.fragmentation);
+        let (id, count) = (v.id, v.metaslabs.len());
+        p!(c.o, "\tvdev {id:10}\t\tmetaslabs{count:5}\t\tfragmentation{}\n", percent(average));
         text::histogram(c.o, &group, 0);
         if v.class == Class::Normal {
             pool.iter_mut().zip(&group).for_each(|(a, b)| *a += b);
         }
     }
-    let normal = || all.vdevs.values().filter(|v| !v.is_indirect() && v.class == Class::Normal);
-    let size = |v: &VdevLayout| v.metaslabs.iter().map(|m| v.extent(m.id).1 >> 9).sum::<u64>();
-    let cost: u64 = normal().map(|v| average(v).saturating_mul(size(v))).sum();
-    let pct = cost.checked_div(normal().map(size).sum()).unwrap_or(0);
     let name = c.pool.name().clone();
-    p!(c.o, "\tpool {name}\tfragmentation\t{pct:3}%\n");
+    p!(c.o, "\tpool {name}\tfragmentation\t{}\n", percent(space.fragmentation));
     text::histogram(c.o, &pool, 0);
     Ok(())
 }

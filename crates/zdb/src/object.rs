@@ -1,8 +1,10 @@
 //! One object: its descriptor, what it holds, its tree of blocks, its data segments.
 
+use crate::blocks::errno;
 use crate::ctx::{Ctx, nice};
 use crate::{bp, p, view};
 use std::sync::Arc;
+use zfs_codec::compress::zstd_header;
 use zfs_dmu::objset::META_DNODE_OBJECT;
 use zfs_dmu::{Dnode, Objset, Seek};
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
@@ -140,6 +142,9 @@ fn line(c: &mut Ctx<'_>, dn: &Dnode, b: &BlkPtr, bm: &Zbookmark) {
         }
     }
     p!(c.o, "{}", bp::compact(b, false, c.opts.lvl('d'), c.opts.lvl('b')));
+    if c.opts.has('Z') {
+        zstd(c, b, bm);
+    }
     if !b.is_embedded() {
         if b.object_type() != ph.object_type {
             let (t, want) = (b.object_type().0, ph.object_type.0);
@@ -153,6 +158,30 @@ fn line(c: &mut Ctx<'_>, dn: &Dnode, b: &BlkPtr, bm: &Zbookmark) {
         }
     }
     p!(c.o, "\n");
+}
+
+/// What a zstd block says of itself: compressed size, version of the library, level.
+fn zstd(c: &mut Ctx<'_>, b: &BlkPtr, bm: &Zbookmark) {
+    // The header of an encrypted block is encrypted too.
+    if b.is_hole() || b.compress() != Some(CompressKind::Zstd) || b.is_encrypted() {
+        return;
+    }
+    let (bytes, place) = if b.is_embedded() {
+        (Ok(b.embedded_payload()), "EMBEDDED")
+    } else {
+        (c.pool.zio().read_raw(b, bm).map(|raw| raw.to_vec()), "NORMAL")
+    };
+    match bytes {
+        Ok(bytes) => {
+            if let Some(h) = zstd_header(&bytes) {
+                p!(c.o, " ZSTD:size={}:version={}:level={}:{place}", h.len, h.version, h.level);
+            }
+        }
+        Err(e) => {
+            c.o.flush();
+            eprintln!("read failed: {}", errno(e.kind()));
+        }
+    }
 }
 
 fn indirect(c: &mut Ctx<'_>, dn: &Dnode, b: &BlkPtr, bm: &Zbookmark) -> Result<()> {
@@ -204,6 +233,12 @@ fn segments(c: &mut Ctx<'_>, dn: &Dnode, os: &Objset) -> Result<()> {
         if let Some((a, b)) = open {
             segment(c, a, b);
         }
+        return Ok(());
+    }
+    // A single block whose size is no power of two counts as data, whether there is any or not, as in OpenZFS.
+    let blksz = dn.datablksz();
+    if !blksz.is_power_of_two() && blksz > 0 {
+        segment(c, 0, blksz);
         return Ok(());
     }
     let mut at = 0;

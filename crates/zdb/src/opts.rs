@@ -19,8 +19,6 @@ pub enum Kind {
     DumpValue,
     /// Known to OpenZFS's zdb, not to this one.
     Absent,
-    /// As `Absent`, and takes a value.
-    AbsentValue,
 }
 
 /// One row of the table.
@@ -41,7 +39,7 @@ const fn opt(short: char, long: &'static str, shown: &'static str, kind: Kind, h
     Opt { short, long, shown, kind, help }
 }
 
-use Kind::{Absent, AbsentValue, Dump, DumpValue, Modifier, Value};
+use Kind::{Absent, Dump, DumpValue, Modifier, Value};
 
 /// Options that control the amount of output, in the order of the usage text.
 pub const OUTPUT: &[Opt] = &[
@@ -68,10 +66,10 @@ pub const OUTPUT: &[Opt] = &[
     opt('O', "object-lookups", "", Dump, "perform object lookups by path"),
     opt('r', "copy-object", "", Dump, "copy an object by path to file"),
     opt('R', "read-block", "", Dump, "read and display block from a device"),
-    opt('s', "io-stats", "", Absent, "report stats on zdb's I/O"),
+    opt('s', "io-stats", "", Dump, "report stats on zdb's I/O"),
     opt('S', "simulate-dedup", "", Dump, "simulate dedup to measure effect"),
     opt('v', "verbose", "", Modifier, "verbose (applies to all others)"),
-    opt('y', "livelist", "", Absent, "perform livelist and metaslab validation on any livelists being deleted"),
+    opt('y', "livelist", "", Dump, "perform livelist and metaslab validation on any livelists being deleted"),
 ];
 
 /// Options that go with others, in the order of the usage text.
@@ -79,10 +77,10 @@ pub const WITH_OTHERS: &[Opt] = &[
     opt('A', "ignore-assertions", "", Modifier, "ignore assertions (-A), enable panic recovery (-AA) or both (-AAA)"),
     opt('e', "exported", "", Modifier, "pool is exported/destroyed/has altroot/not in a cachefile"),
     opt('F', "automatic-rewind", "", Modifier, "attempt automatic rewind within safe range of transaction groups"),
-    opt('G', "dump-debug-msg", "", Absent, "dump zfs_dbgmsg buffer before exiting"),
+    opt('G', "dump-debug-msg", "", Dump, "dump zfs_dbgmsg buffer before exiting"),
     opt('I', "inflight", "inflight=INTEGER", Value, "specify the maximum number of checksumming I/Os [default is 200]"),
     opt('K', "key", "key=KEY", Value, "decryption key for encrypted dataset"),
-    opt('o', "option", "option=\"OPTION=INTEGER\"", AbsentValue, "set global variable to an unsigned 32-bit integer"),
+    opt('o', "option", "option=\"OPTION=INTEGER\"", DumpValue, "set global variable to an unsigned 32-bit integer"),
     opt('p', "path", "path==PATH", Value, "use one or more with -e to specify path to vdev dir"),
     opt('P', "parseable", "", Modifier, "print numbers in parseable form"),
     opt('q', "skip-label", "", Modifier, "don't print label contents"),
@@ -91,10 +89,10 @@ pub const WITH_OTHERS: &[Opt] = &[
     opt('u', "uberblock", "", Dump, "uberblock"),
     opt('U', "cachefile", "cachefile=PATH", Value, "use alternate cachefile"),
     opt('V', "verbatim", "", Modifier, "do verbatim import"),
-    opt('x', "dump-blocks", "dump-blocks=PATH", AbsentValue, "dump all read blocks into specified directory"),
+    opt('x', "dump-blocks", "dump-blocks=PATH", Value, "dump all read blocks into specified directory"),
     opt('X', "extreme-rewind", "", Modifier, "attempt extreme rewind (does not work with dataset)"),
     opt('Y', "all-reconstruction", "", Modifier, "attempt all reconstruction combinations for split blocks"),
-    opt('Z', "zstd-headers", "", Absent, "show ZSTD headers "),
+    opt('Z', "zstd-headers", "", Dump, "show ZSTD headers "),
 ];
 
 /// Accepted, but not in the usage text (as in OpenZFS).
@@ -180,7 +178,7 @@ pub fn man_page() -> String {
          OPTIONS\n.Bl -tag -width Ds\n",
     );
     for o in all() {
-        let gone = matches!(o.kind, Absent | AbsentValue);
+        let gone = o.kind == Absent;
         let note = if gone { " (not in this implementation)" } else { "" };
         let name = if o.shown.is_empty() { o.long } else { o.shown };
         let _ = writeln!(out, ".It Fl {} , -{}\n{}{note}.", o.short, name, o.help.trim_end());
@@ -210,6 +208,10 @@ pub struct Opts {
     pub txg: Option<u64>,
     /// `-I`.
     pub inflight: Option<u64>,
+    /// `-o`.
+    pub tunables: Vec<String>,
+    /// `-x`.
+    pub copies: Option<String>,
     /// What is left: pool or dataset, objects.
     pub args: Vec<String>,
 }
@@ -295,7 +297,7 @@ impl Opts {
 
     fn take(&mut self, row: &Opt, value: Option<String>) -> Result<(), Refusal> {
         match row.kind {
-            Absent | AbsentValue => {
+            Absent => {
                 let (c, long) = (row.short, row.long);
                 return Err(Refusal::Absent(format!("zdb: option -{c} (--{long}) is not available in this program")));
             }
@@ -309,7 +311,7 @@ impl Opts {
         if let Some(v) = value {
             self.value(row.short, v)?;
         }
-        if !matches!(row.short, 'p' | 't' | 'I' | 'U') {
+        if !matches!(row.short, 'p' | 't' | 'I' | 'U' | 'x') {
             *self.levels.entry(row.short).or_insert(0) += 1;
         }
         Ok(())
@@ -319,6 +321,8 @@ impl Opts {
         match c {
             'p' => self.paths.push(v),
             'K' => self.key = Some(v),
+            'o' => self.tunables.push(v),
+            'x' => self.copies = Some(v),
             'U' => {
                 if !v.starts_with('/') {
                     let why = "cachefile must be an absolute path (i.e. start with a slash)";
@@ -348,7 +352,7 @@ impl Opts {
         }
         if self.dump_all {
             self.verbose = self.verbose.max(1);
-            for row in all().filter(|r| r.kind == Dump && !"ABeEFkKlLNOPrRSXyHZ".contains(r.short)) {
+            for row in all().filter(|r| r.kind == Dump && !"ABeEFkKlLNOPrRSXy".contains(r.short)) {
                 self.levels.insert(row.short, 1);
             }
         }
@@ -365,7 +369,7 @@ impl Opts {
 }
 
 fn takes_value(row: &Opt) -> bool {
-    matches!(row.kind, Value | DumpValue | AbsentValue)
+    matches!(row.kind, Value | DumpValue)
 }
 
 fn by_long(name: &str) -> Result<&'static Opt, Refusal> {

@@ -74,6 +74,8 @@ pub fn show(c: &mut Ctx<'_>, ds: &str, path: &str) -> i32 {
         files: c.files.take(),
         leaked_objects: 0,
         corrupt: false,
+        opened: c.opened,
+        threads: c.threads,
     };
     let shown = object::dump(&mut inner, &os, object, &mut true, 0).map(drop);
     inner.complain(shown);
