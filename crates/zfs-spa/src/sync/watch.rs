@@ -131,16 +131,17 @@ impl Spa {
     }
 
     fn bring_spares(self: &Arc<Self>, open: &dyn Fn(&NvList) -> Option<Arc<dyn BlockDevice>>) -> Result<()> {
-        let spares = self.auxiliaries("spares")?;
-        if spares.is_empty() {
-            return Ok(());
-        }
         let mut leaves = Vec::new();
         alone(self.zio.vdevs().root(), &mut leaves);
         let failed = |l: &&&Vdev| {
             matches!(l.state(), VdevState::Faulted | VdevState::CantOpen | VdevState::Removed) && !l.config.is_spare
         };
         let failed: Vec<u64> = leaves.iter().filter(failed).map(|l| l.guid()).collect();
+        if failed.is_empty() {
+            // Nothing is read while all is well.
+            return Ok(());
+        }
+        let spares = self.auxiliaries("spares")?;
         for guid in failed {
             for spare in &spares {
                 let own = spare.u64("guid").unwrap_or(0);
