@@ -28,7 +28,7 @@ contract_structs! {
         pub paths: Vec<String>,
         /// Read this cache file instead of looking at devices.
         pub cachefile: Option<String>,
-        /// Look at every device, not only where the last import found them (`-s`).
+        /// Look at all devices in the directories that hold their names (`-s`); with a cache file, in those it names.
         pub scan: bool,
     }
 

@@ -153,40 +153,107 @@ pub fn import(session: &mut Session, args: &Parsed) -> Run {
         putln!(session.err, "{form}");
         return Ok(1);
     }
-    let ask = DiscoverPoolsArgs { search: plan.template.search.clone(), name, guid };
-    let what = "cannot discover pools";
-    let mut found = session.call::<method::DiscoverPools>(what, &ask)?.pools;
-    let destroyed = args.has('D');
-    found.retain(|p| (p.state == PoolState::Destroyed) == destroyed);
-    match wanted {
-        Some(wanted) => {
-            let Some(pool) = choose(session, &found, &wanted, guid) else { return Ok(1) };
-            plan.template.new_name = new_name;
-            import_one(session, pool, &plan)
+    let wanted = Wanted { text: wanted, new_name, name, guid, all: args.has('a'), destroyed: args.has('D') };
+    if let Err(why) = look(&plan.template.search) {
+        putln!(session.err, "{why}");
+        if let Some(text) = &wanted.text {
+            putln!(session.err, "cannot import '{text}': no such pool available");
         }
-        None if args.has('a') => {
-            let mut code = 0;
-            for pool in &found {
-                code |= import_one(session, pool, &plan)?;
-            }
-            if found.is_empty() {
-                putln!(session.err, "no pools available to import");
-            }
-            Ok(code)
-        }
-        None => {
-            for (i, pool) in found.iter().enumerate() {
-                if i > 0 {
-                    putln!(session.out);
-                }
-                import_list::print(session, pool);
-            }
-            if found.is_empty() {
-                putln!(session.err, "no pools available to import");
-            }
-            Ok(0)
+        return Ok(1);
+    }
+    let Some(found) = find(session, &plan, &wanted)? else { return Ok(1) };
+    let code = use_found(session, &mut plan, &wanted, &found)?;
+    if code == 0 || plan.template.search.cachefile.is_none() {
+        return Ok(code);
+    }
+    // Devices may have got other names since the file was written: look beside where they were.
+    putln!(session.out, "cachefile import failed, retrying");
+    plan.template.search.scan = true;
+    let Some(found) = find(session, &plan, &wanted)? else { return Ok(1) };
+    use_found(session, &mut plan, &wanted, &found)
+}
+
+/// What the command line names.
+struct Wanted {
+    text: Option<String>,
+    new_name: Option<String>,
+    name: Option<String>,
+    guid: Option<U64>,
+    all: bool,
+    destroyed: bool,
+}
+
+/// The system's words for an error, without its number.
+fn errno_text(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Looks whether the places to search can be looked at; those that do not exist hold nothing, which is no error.
+fn look(search: &Search) -> Result<(), String> {
+    if let Some(file) = &search.cachefile {
+        std::fs::File::open(file).map_err(|e| format!("failed to open cache file: {}", errno_text(&e)))?;
+    }
+    for path in &search.paths {
+        let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        let meta = match std::fs::metadata(path) {
+            Err(e) if gone(&e) => continue,
+            other => other.map_err(|e| format!("cannot resolve path '{path}': {}", errno_text(&e)))?,
+        };
+        if meta.is_dir() {
+            std::fs::read_dir(path).map_err(|e| format!("cannot open '{path}': {}", errno_text(&e)))?;
         }
     }
+    Ok(())
+}
+
+/// One search; none when it could not be made, which was said then.
+fn find(session: &mut Session, plan: &Plan, wanted: &Wanted) -> Result<Option<Vec<ImportablePool>>, Stop> {
+    let search = plan.template.search.clone();
+    let cached = search.cachefile.is_some();
+    let ask = DiscoverPoolsArgs { search, name: wanted.name.clone(), guid: wanted.guid };
+    match session.try_call::<method::DiscoverPools>(&ask)? {
+        Ok(reply) => {
+            let mut found = reply.pools;
+            found.retain(|p| (p.state == PoolState::Destroyed) == wanted.destroyed);
+            Ok(Some(found))
+        }
+        Err(_) if cached => {
+            putln!(session.err, "invalid or corrupt cache file contents: invalid or missing cache file");
+            if let Some(text) = &wanted.text {
+                putln!(session.err, "cannot import '{text}': no such pool available");
+            }
+            Ok(None)
+        }
+        Err(failure) => {
+            session.report("cannot discover pools", &failure);
+            Ok(None)
+        }
+    }
+}
+
+/// Imports or shows what was found and wanted.
+fn use_found(session: &mut Session, plan: &mut Plan, wanted: &Wanted, found: &[ImportablePool]) -> Run {
+    if let Some(text) = &wanted.text {
+        let Some(pool) = choose(session, found, text, wanted.guid) else { return Ok(1) };
+        plan.template.new_name = wanted.new_name.clone();
+        return import_one(session, pool, plan);
+    }
+    let mut code = 0;
+    for (i, pool) in found.iter().enumerate() {
+        if wanted.all {
+            code |= import_one(session, pool, plan)?;
+            continue;
+        }
+        if i > 0 {
+            putln!(session.out);
+        }
+        import_list::print(session, pool);
+    }
+    if found.is_empty() {
+        putln!(session.err, "no pools available to import");
+    }
+    Ok(code)
 }
 
 fn choose<'a>(

@@ -14,10 +14,12 @@ use zfs_spa::{Dataset, ImportOptions, ImportProblem, Pool, PoolCandidate, Rewind
 type Opened = (Arc<Pool>, Option<Arc<Spa>>, Vec<String>);
 
 fn search(wanted: &Search) -> zfs_spa::Search {
-    match (&wanted.cachefile, wanted.paths.is_empty()) {
-        (Some(file), _) => zfs_spa::Search::Cachefile(PathBuf::from(file)),
-        (None, false) => zfs_spa::Search::Paths(wanted.paths.iter().map(PathBuf::from).collect()),
-        (None, true) => zfs_spa::Search::System,
+    match (&wanted.cachefile, wanted.paths.is_empty(), wanted.scan) {
+        (Some(file), _, false) => zfs_spa::Search::Cachefile(PathBuf::from(file)),
+        (Some(file), _, true) => zfs_spa::Search::CachefileDirectories(PathBuf::from(file)),
+        (None, false, _) => zfs_spa::Search::Paths(wanted.paths.iter().map(PathBuf::from).collect()),
+        (None, true, true) => zfs_spa::Search::DeviceDirectories,
+        (None, true, false) => zfs_spa::Search::System,
     }
 }
 
