@@ -109,6 +109,17 @@ enum How {
     Spare(u64),
 }
 
+impl How {
+    /// Type of the vdev that holds both devices.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Replace => "replacing",
+            Self::Spare(_) => "spare",
+        }
+    }
+}
+
 impl Spa {
     /// Attaches a device to another as its mirror, or to take its place with `replace`.
     ///
@@ -177,16 +188,11 @@ impl Spa {
             };
             let mut leaf = create::with_leaf_tables(&list, &table)?;
             leaf.put("create_txg", ctx.tx.txg());
-            let word = match how {
-                How::Mirror => "mirror",
-                How::Replace => "replacing",
-                How::Spare(_) => "spare",
-            };
             let at = if mirror { own } else { guid };
             let mut tree = tree;
             let changed = rewrite(&mut tree, at, &mut |there| match mirror {
                 true => with_child(there, leaf.clone()),
-                false => around(word, around_guid, there, leaf.clone()),
+                false => around(how.word(), around_guid, there, leaf.clone()),
             });
             if !changed {
                 return Err(Error::not_found("no such device in pool"));
