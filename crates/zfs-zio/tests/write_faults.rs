@@ -116,6 +116,29 @@ fn what_a_read_finds_wrong_is_repaired() {
     }
 }
 
+/// Padding is no part of the block, and parity covers it: the disk whose padding rotted is put right, not the parity.
+#[test]
+fn rotten_padding_is_repaired_where_it_is() {
+    for layout in [Layout::Raidz(3, 1), Layout::Raidz(5, 2), Layout::Raidz(7, 3), Layout::Draid(3, 1, 1, 6, 5)] {
+        let pool = Pool::new(&[layout], 12);
+        let data = bytes(4096 + 512, 0, 1);
+        let bp = try_put(&pool.zio, &data).unwrap();
+        let whole: Vec<Vec<u8>> = pool.disks.iter().map(|d| front(d)).collect();
+        let tail = |w: &Vec<u8>| w.chunks_exact(4096).position(|sector| sector[..512] == data[4096..]);
+        let holders: Vec<(usize, usize)> = whole.iter().enumerate().filter_map(|(d, w)| Some((d, tail(w)?))).collect();
+        let [(disk, sector)] = holders[..] else { panic!("{layout:?}: {holders:?}") };
+        let (part, at) = (sector * 4096 / FRONT_LEN as usize, (sector * 4096) as u64 % FRONT_LEN);
+        pool.disks[disk].poke(FRONT[part] + at + 4000, &[7]);
+        let before = pool.zio.errors().damage_count();
+        pool.zio.verify(&bp, &bm(), true).unwrap();
+        let found = pool.zio.errors().damage_count();
+        assert_eq!(found, before + 1, "{layout:?}");
+        assert!(pool.disks.iter().zip(&whole).all(|(d, w)| front(d) == *w), "{layout:?}");
+        pool.zio.verify(&bp, &bm(), true).unwrap();
+        assert_eq!(pool.zio.errors().damage_count(), found, "{layout:?}");
+    }
+}
+
 /// A pointer of an older txg must not have other blocks overwritten that lie where one of its copies was.
 #[test]
 fn what_was_freed_and_may_be_in_use_again_is_not_repaired() {

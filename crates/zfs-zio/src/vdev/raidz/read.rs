@@ -333,6 +333,7 @@ impl<'a> RaidRead<'a> {
         if self.parity.is_empty() {
             return;
         }
+        self.check_padding(io);
         let nparity = self.map.nparity;
         for r in 0..self.map.rows.len() {
             let ncols = self.map.rows[r].cols.len();
@@ -352,6 +353,23 @@ impl<'a> RaidRead<'a> {
                 self.blame(io, &self.column(r, c));
             }
         }
+    }
+
+    /// What fills a block up to whole sectors is zero, and no checksum tells when it is not. Parity covers it, so a column
+    /// whose padding lies would make all parity look wrong, also after that was written anew from the block.
+    fn check_padding(&mut self, io: &mut ReadIo<'_>) {
+        if self.data[self.block_len..].iter().all(|b| *b == 0) {
+            return;
+        }
+        for (r, row) in self.map.rows.iter().enumerate() {
+            for (c, col) in row.cols.iter().enumerate().skip(self.map.nparity) {
+                let padding = self.data.get(col.mem.max(self.block_len)..col.mem + col.size).unwrap_or_default();
+                if self.known[r][c] == Known::Read && padding.iter().any(|b| *b != 0) {
+                    self.blame(io, col);
+                }
+            }
+        }
+        self.data[self.block_len..].fill(0);
     }
 
     /// No guess helped: all that was read is under suspicion.
