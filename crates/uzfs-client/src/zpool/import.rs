@@ -192,7 +192,10 @@ fn errno_text(e: &std::io::Error) -> String {
 /// Looks whether the places to search can be looked at; those that do not exist hold nothing, which is no error.
 fn look(search: &Search) -> Result<(), String> {
     if let Some(file) = &search.cachefile {
-        std::fs::File::open(file).map_err(|e| format!("failed to open cache file: {}", errno_text(&e)))?;
+        use std::os::unix::fs::OpenOptionsExt;
+        // A pipe would be waited for.
+        let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+        opened.map_err(|e| format!("failed to open cache file: {}", errno_text(&e)))?;
     }
     for path in &search.paths {
         let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
