@@ -2,34 +2,39 @@
 
 use super::MAX_PARITY;
 
-/// Product of two elements.
-pub(super) const fn mul(mut a: u8, mut b: u8) -> u8 {
-    let mut product = 0;
-    while b != 0 {
-        if b & 1 != 0 {
-            product ^= a;
-        }
-        a = (a << 1) ^ (if a & 0x80 != 0 { 0x1d } else { 0 });
-        b >>= 1;
+/// Powers of 2, the generator of the field's multiplicative group, twice around.
+const EXP: [u8; 510] = {
+    let (mut table, mut power, mut i) = ([0; 510], 1u8, 0);
+    while i < 510 {
+        table[i] = power;
+        power = (power << 1) ^ (if power & 0x80 != 0 { 0x1d } else { 0 });
+        i += 1;
     }
-    product
+    table
+};
+
+/// Exponents: `EXP[LOG[a]] == a` for every `a` but 0.
+const LOG: [u8; 256] = {
+    let (mut table, mut i) = ([0; 256], 0);
+    while i < 255 {
+        table[EXP[i] as usize] = i as u8;
+        i += 1;
+    }
+    table
+};
+
+/// Product of two elements.
+pub(super) const fn mul(a: u8, b: u8) -> u8 {
+    if a == 0 || b == 0 { 0 } else { EXP[LOG[a as usize] as usize + LOG[b as usize] as usize] }
 }
 
-fn pow(base: u8, mut exponent: usize) -> u8 {
-    let (mut square, mut out) = (base, 1);
-    exponent %= 255;
-    while exponent > 0 {
-        if exponent & 1 == 1 {
-            out = mul(out, square);
-        }
-        square = mul(square, square);
-        exponent >>= 1;
-    }
-    out
+/// The factor with which data column `column` of `n` enters parity `row`.
+pub(super) fn weight(row: usize, column: usize, n: usize) -> u8 {
+    EXP[row * (n - 1 - column) % 255]
 }
 
 fn inverse(a: u8) -> u8 {
-    pow(a, 254)
+    EXP[255 - LOG[a as usize] as usize]
 }
 
 /// Inverse of the matrix whose row r holds the factors with which the lost columns enter parity `rows[r]` over `n`
@@ -44,7 +49,7 @@ pub(super) fn inverse_for(rows: &[usize], lost: &[usize], n: usize) -> Option<[[
     let mut b = [[0u8; MAX_PARITY]; MAX_PARITY];
     for i in 0..k {
         for j in 0..k {
-            a[i][j] = pow(1 << rows[i], n - 1 - lost[j]);
+            a[i][j] = weight(rows[i], lost[j], n);
             b[i][j] = u8::from(i == j);
         }
     }
@@ -76,6 +81,7 @@ mod tests {
     #[test]
     fn field_laws() {
         assert_eq!(mul(0x80, 2), 0x1d);
+        assert_eq!((weight(0, 3, 9), weight(1, 8, 9), weight(1, 0, 9), weight(2, 5, 9)), (1, 1, 0x1d, 0x40));
         for a in 1..=255u8 {
             assert_eq!(mul(a, inverse(a)), 1);
             assert_eq!(mul(a, 4), mul(mul(a, 2), 2));

@@ -89,6 +89,21 @@ mod x86 {
     use super::{Lane, gf};
     use std::arch::x86_64::*;
 
+    /// Products of each constant with the low and the high halves of bytes.
+    static HALVES: [[[u8; 16]; 2]; 256] = {
+        let (mut table, mut by) = ([[[0; 16]; 2]; 256], 0);
+        while by < 256 {
+            let mut i = 0;
+            while i < 16 {
+                table[by][0][i] = gf::mul(i as u8, by as u8);
+                table[by][1][i] = gf::mul((i as u8) << 4, by as u8);
+                i += 1;
+            }
+            by += 1;
+        }
+        table
+    };
+
     /// 32 elements; multiplication by a constant looks up both halves of each byte.
     #[derive(Clone, Copy)]
     pub(in super::super) struct Avx2(__m256i);
@@ -132,13 +147,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn factor(by: u8) -> Self::Factor {
-            let (mut low, mut high) = ([0u8; 32], [0u8; 32]);
-            for i in 0..32u8 {
-                low[usize::from(i)] = gf::mul(i % 16, by);
-                high[usize::from(i)] = gf::mul((i % 16) << 4, by);
+            let [low, high] = &HALVES[usize::from(by)];
+            // SAFETY: both arrays have 16 bytes.
+            unsafe {
+                let twice = |half: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(half.as_ptr().cast()));
+                (twice(low), twice(high))
             }
-            // SAFETY: both arrays have 32 bytes.
-            unsafe { (_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())) }
         }
         #[inline(always)]
         unsafe fn mul(self, (low, high): Self::Factor) -> Self {
@@ -173,6 +187,16 @@ mod x86 {
         }
         m as i64
     }
+
+    /// The matrix of each constant.
+    static MATRICES: [i64; 256] = {
+        let (mut table, mut by) = ([0; 256], 0);
+        while by < 256 {
+            table[by] = matrix(by as u8);
+            by += 1;
+        }
+        table
+    };
 
     impl Lane for Gfni {
         const SIZE: usize = 64;
@@ -210,7 +234,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn factor(by: u8) -> __m512i {
             // SAFETY: see above.
-            unsafe { _mm512_set1_epi64(matrix(by)) }
+            unsafe { _mm512_set1_epi64(MATRICES[usize::from(by)]) }
         }
         #[inline(always)]
         unsafe fn mul(self, by: __m512i) -> Self {

@@ -4,10 +4,11 @@
 //! sum of `(2^e)^(n-1-i) * D[i]`, that is, Horner's rule with the factors 1, 2 and 4. A column that is shorter than
 //! the parity counts as filled up with zeros.
 //!
-//! Reconstruction is one algorithm for every set of lost columns and every choice of parities: form the syndromes
-//! (parity plus what the surviving columns contribute, by the same Horner loop), then multiply them by the inverse of
-//! the k×k matrix of the lost columns' factors. OpenZFS has a hand-written case for each pair and triple; one loop over
-//! vector lanes is as fast, because the syndromes of a tile stay in the first-level cache between the two steps.
+//! Reconstruction is one algorithm for every set of lost columns and every choice of parities. The syndromes (parity plus
+//! what the surviving columns contribute) times the inverse of the k×k matrix of the lost columns' factors are the lost
+//! columns; both are linear, so each lost column is one sum of parities and surviving columns with factors found
+//! beforehand. OpenZFS has a hand-written case for each pair and triple; one loop over vector lanes, with no bytes in
+//! between, is faster.
 //!
 //! The loops are generic over a [`Lane`]; the widest one that the processor has is chosen at run time.
 
@@ -15,11 +16,12 @@ mod gf;
 mod lane;
 
 use lane::Lane;
+use smallvec::SmallVec;
 
 /// Most parities.
 pub const MAX_PARITY: usize = 3;
-/// Bytes handled between the two steps of a reconstruction.
-const TILE: usize = 4096;
+/// Registers of each sum that are worked on at a time: hides how long one multiplication takes.
+const ABREAST: usize = 4;
 
 /// Fills the parity columns (1 to 3: P, Q, R) from the data columns.
 ///
@@ -35,6 +37,11 @@ pub fn generate(parity: &mut [&mut [u8]], data: &[&[u8]]) {
 pub fn reconstruct(parity: &[(usize, &[u8])], data: &[Option<&[u8]>], out: &mut [&mut [u8]]) -> bool {
     reconstruct_with(Kernel::best(), parity, data, out)
 }
+
+/// Factors of a source for each lost column, in order.
+type Factors = [u8; MAX_PARITY];
+/// Starts of columns; a stripe is rarely wider than what is kept on the stack.
+type Pointers = SmallVec<[*const u8; 32]>;
 
 /// The lane implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +82,15 @@ fn generate_with(kernel: Kernel, parity: &mut [&mut [u8]], data: &[&[u8]]) {
     assert!((1..=MAX_PARITY).contains(&parity.len()), "one to three parities");
     let len = parity.iter().map(|p| p.len()).min().unwrap_or(0);
     assert!(data.iter().all(|d| d.len() <= len), "a data column is longer than its parity");
-    let columns: Vec<Option<&[u8]>> = data.iter().map(|d| Some(*d)).collect();
-    let outs: Vec<*mut u8> = parity.iter_mut().map(|p| p.as_mut_ptr()).collect();
-    for (from, to) in segments(len, &columns) {
-        let live: Vec<*const u8> = columns.iter().map(|c| column_at(*c, from)).collect();
-        let at: Vec<*mut u8> = outs.iter().map(|p| p.wrapping_add(from)).collect();
+    let mut outs = [std::ptr::null_mut(); MAX_PARITY];
+    for (from, to) in segments(len, || data.iter().map(|d| d.len())) {
+        let live: Pointers = data.iter().map(|c| column_at(Some(c), from)).collect();
+        for (out, p) in outs.iter_mut().zip(parity.iter_mut()) {
+            *out = p.as_mut_ptr().wrapping_add(from);
+        }
         // SAFETY: every live column has at least `to` bytes, every parity `len` >= `to`, and the parities are
         // exclusively borrowed and distinct from the data.
-        unsafe { horner(kernel, &live, &at, to - from) };
+        unsafe { horner(kernel, &live, &outs[..parity.len()], to - from) };
     }
 }
 
@@ -94,21 +102,15 @@ fn column_at(column: Option<&[u8]>, from: usize) -> *const u8 {
     }
 }
 
-/// Ranges of the parity within which the set of columns that have bytes does not change.
-fn segments(len: usize, columns: &[Option<&[u8]>]) -> Vec<(usize, usize)> {
-    let mut cuts: Vec<usize> = columns.iter().flatten().map(|c| c.len().min(len)).collect();
-    cuts.push(len);
-    cuts.sort_unstable();
-    cuts.dedup();
+/// Ranges of the parity within which the set of columns that have bytes does not change. Columns have few lengths, so
+/// looking for the next one each time is less work than sorting them.
+fn segments<I: Iterator<Item = usize>>(len: usize, lengths: impl Fn() -> I) -> impl Iterator<Item = (usize, usize)> {
     let mut from = 0;
-    let mut out = Vec::with_capacity(cuts.len());
-    for to in cuts {
-        if to > from {
-            out.push((from, to));
-            from = to;
-        }
-    }
-    out
+    std::iter::from_fn(move || {
+        let start = from;
+        from = lengths().filter(|l| *l > start).fold(len, usize::min);
+        (start < from).then_some((start, from))
+    })
 }
 
 fn reconstruct_with(kernel: Kernel, parity: &[(usize, &[u8])], data: &[Option<&[u8]>], out: &mut [&mut [u8]]) -> bool {
@@ -123,34 +125,51 @@ fn reconstruct_with(kernel: Kernel, parity: &[(usize, &[u8])], data: &[Option<&[
     let Some(inverse) = gf::inverse_for(&rows, &lost, data.len()).filter(|_| fits) else {
         return false;
     };
-    // All three Horner sums are formed where R is needed; the ones not asked for are ignored.
-    let sums = rows.iter().max().map_or(1, |r| r + 1);
-    let mut tile = [[0u8; TILE]; MAX_PARITY];
-    for (start, stop) in segments(len, data) {
-        let mut from = start;
-        while from < stop {
-            let n = TILE.min(stop - from);
-            let live: Vec<*const u8> = data.iter().map(|c| column_at(*c, from)).collect();
-            let at: Vec<*mut u8> = tile.iter_mut().take(sums).map(|t| t.as_mut_ptr()).collect();
-            // SAFETY: every live column has `from + n` bytes (no column ends inside a segment) and the tile TILE >= n.
-            unsafe { horner(kernel, &live, &at, n) };
-            for (row, bytes) in parity {
-                let syndrome = &mut tile[*row][..n];
-                // SAFETY: both are at least `n` bytes and distinct.
-                unsafe { xor_into(kernel, syndrome.as_mut_ptr(), bytes[from..].as_ptr(), n) };
+    let sources: SmallVec<[(&[u8], Factors); 32]> = sources(parity, data, &inverse, k);
+    // Only P is lost a column to: all factors are 1.
+    let plain = rows == [0];
+    let mut outs = [std::ptr::null_mut(); MAX_PARITY];
+    let lengths: SmallVec<[usize; 32]> = sources.iter().map(|s| s.0.len()).chain(out.iter().map(|o| o.len())).collect();
+    for (from, to) in segments(len, || lengths.iter().copied()) {
+        let live = || sources.iter().filter(|s| s.0.len() > from);
+        let bytes: Pointers = live().map(|s| column_at(Some(s.0), from)).collect();
+        for (at, o) in outs.iter_mut().zip(out.iter_mut()) {
+            *at = if o.len() > from { o.as_mut_ptr().wrapping_add(from) } else { std::ptr::null_mut() };
+        }
+        let outs = &outs[..k];
+        // SAFETY: no source and no output ends inside a segment, so those that are live have `to` bytes; outputs are
+        // exclusively borrowed.
+        unsafe {
+            if plain && !outs[0].is_null() {
+                horner(kernel, &bytes, outs, to - from);
+            } else if !plain {
+                let factors: SmallVec<[Factors; 32]> = live().map(|s| s.1).collect();
+                combine(kernel, &bytes, &factors, outs, to - from);
             }
-            for (j, o) in out.iter_mut().enumerate() {
-                let have = o.len().saturating_sub(from).min(n);
-                let syndromes: Vec<*const u8> = rows.iter().map(|r| tile[*r].as_ptr()).collect();
-                if have > 0 {
-                    // SAFETY: `have` bytes lie behind each pointer.
-                    unsafe { combine(kernel, &syndromes, &inverse[j][..k], o[from..].as_mut_ptr(), have) };
-                }
-            }
-            from += n;
         }
     }
     true
+}
+
+/// What each lost column is the sum of: the parities used and the columns that are there, each with its factor for every
+/// lost column. The parities less what the columns add to them are the syndromes, which the inverse matrix maps to the
+/// lost columns; here both steps are one.
+fn sources<'a>(
+    parity: &[(usize, &'a [u8])],
+    data: &[Option<&'a [u8]>],
+    inverse: &[Factors; MAX_PARITY],
+    k: usize,
+) -> SmallVec<[(&'a [u8], Factors); 32]> {
+    let used = parity.iter().enumerate().map(|(i, (_, bytes))| (*bytes, std::array::from_fn(|j| inverse[j][i])));
+    let there = data.iter().enumerate().filter_map(|(i, bytes)| {
+        let sum = |j: usize| {
+            let rows = parity.iter().zip(inverse[j]);
+            rows.fold(0, |sum, ((row, _), by)| sum ^ gf::mul(by, gf::weight(*row, i, data.len())))
+        };
+        let factors = std::array::from_fn(|j| if j < k { sum(j) } else { 0 });
+        bytes.map(|bytes| (bytes, factors))
+    });
+    used.chain(there).collect()
 }
 
 macro_rules! dispatch {
@@ -189,106 +208,143 @@ dispatch! {
     horner = horner_lanes(columns: &[*const u8], outs: &[*mut u8], len: usize)
 }
 dispatch! {
-    /// `dst ^= src` over `len` bytes.
-    xor_into = xor_lanes(dst: *mut u8, src: *const u8, len: usize)
-}
-dispatch! {
-    /// `dst = sum of factors[i] * src[i]` over `len` bytes.
-    combine = combine_lanes(src: &[*const u8], factors: &[u8], dst: *mut u8, len: usize)
+    /// Writes to each of `outs` that is not null the sum of the sources times their factors for it, `len` bytes.
+    combine = combine_lanes(sources: &[*const u8], factors: &[Factors], outs: &[*mut u8], len: usize)
 }
 
 #[inline(always)]
 unsafe fn horner_lanes<L: Lane>(columns: &[*const u8], outs: &[*mut u8], len: usize) {
-    let whole = len - len % L::SIZE;
+    // Columns that have nothing left add nothing before the first one that does.
+    let first = columns.iter().position(|c| !c.is_null()).unwrap_or(columns.len());
+    let columns = columns.get(first..).unwrap_or_default();
     // SAFETY: the caller promises `len` bytes behind every pointer that is not null.
     unsafe {
         match outs {
-            [p] => horner_n::<L, 1>(columns, [*p], 0, whole),
-            [p, q] => horner_n::<L, 2>(columns, [*p, *q], 0, whole),
-            [p, q, r] => horner_n::<L, 3>(columns, [*p, *q, *r], 0, whole),
-            _ => {}
-        }
-        match outs {
-            [p] => horner_n::<u8, 1>(columns, [*p], whole, len),
-            [p, q] => horner_n::<u8, 2>(columns, [*p, *q], whole, len),
-            [p, q, r] => horner_n::<u8, 3>(columns, [*p, *q, *r], whole, len),
+            [p] => horner_n::<L, 1>(columns, [*p], len),
+            [p, q] => horner_n::<L, 2>(columns, [*p, *q], len),
+            [p, q, r] => horner_n::<L, 3>(columns, [*p, *q, *r], len),
             _ => {}
         }
     }
 }
 
 #[inline(always)]
-unsafe fn horner_n<L: Lane, const N: usize>(columns: &[*const u8], outs: [*mut u8; N], from: usize, to: usize) {
+unsafe fn horner_n<L: Lane, const N: usize>(columns: &[*const u8], outs: [*mut u8; N], len: usize) {
+    let wide = len - len % (L::SIZE * ABREAST);
+    let whole = len - len % L::SIZE;
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        horner_rows::<L, N, ABREAST>(columns, outs, 0, wide);
+        horner_rows::<L, N, 1>(columns, outs, wide, whole);
+        horner_rows::<u8, N, 1>(columns, outs, whole, len);
+    }
+}
+
+/// From `from` to `to`, which are whole registers apart, `U` registers of each sum at a time.
+#[inline(always)]
+unsafe fn horner_rows<L: Lane, const N: usize, const U: usize>(
+    columns: &[*const u8],
+    outs: [*mut u8; N],
+    from: usize,
+    to: usize,
+) {
     let mut at = from;
     while at < to {
-        // SAFETY: `at + L::SIZE <= to`, and the caller promises `to` bytes behind every pointer that is not null.
+        // SAFETY: `at + U * L::SIZE <= to`, and the caller promises `to` bytes behind every pointer that is not null.
         unsafe {
-            let mut sums = [L::zero(); N];
-            for column in columns {
-                if N > 1 {
-                    sums[1] = sums[1].mul2();
+            let mut sums = [[L::zero(); U]; N];
+            for (i, column) in columns.iter().enumerate() {
+                if N > 1 && i > 0 {
+                    sums[1] = sums[1].map(|s| s.mul2());
                 }
-                if N > 2 {
-                    sums[2] = sums[2].mul4();
+                if N > 2 && i > 0 {
+                    sums[2] = sums[2].map(|s| s.mul4());
                 }
-                if !column.is_null() {
-                    let d = L::load(column.add(at));
+                if column.is_null() {
+                    continue;
+                }
+                for u in 0..U {
+                    let d = L::load(column.add(at + u * L::SIZE));
                     for sum in &mut sums {
-                        *sum = sum.xor(d);
+                        sum[u] = sum[u].xor(d);
                     }
                 }
             }
             for (sum, out) in sums.iter().zip(outs) {
-                sum.store(out.add(at));
+                for (u, s) in sum.iter().enumerate() {
+                    s.store(out.add(at + u * L::SIZE));
+                }
             }
         }
-        at += L::SIZE;
+        at += L::SIZE * U;
     }
 }
 
 #[inline(always)]
-unsafe fn xor_lanes<L: Lane>(dst: *mut u8, src: *const u8, len: usize) {
-    let whole = len - len % L::SIZE;
-    let mut at = 0;
-    // SAFETY: the caller promises `len` bytes behind both.
+unsafe fn combine_lanes<L: Lane>(sources: &[*const u8], factors: &[Factors], outs: &[*mut u8], len: usize) {
+    // SAFETY: the caller's promise, passed on.
     unsafe {
-        while at < whole {
-            L::load(dst.add(at)).xor(L::load(src.add(at))).store(dst.add(at));
-            at += L::SIZE;
-        }
-        while at < len {
-            *dst.add(at) ^= *src.add(at);
-            at += 1;
+        match outs {
+            [a] => combine_n::<L, 1>(sources, factors, [*a], len),
+            [a, b] => combine_n::<L, 2>(sources, factors, [*a, *b], len),
+            [a, b, c] => combine_n::<L, 3>(sources, factors, [*a, *b, *c], len),
+            _ => {}
         }
     }
 }
 
 #[inline(always)]
-unsafe fn combine_lanes<L: Lane>(src: &[*const u8], factors: &[u8], dst: *mut u8, len: usize) {
+unsafe fn combine_n<L: Lane, const N: usize>(
+    sources: &[*const u8],
+    factors: &[Factors],
+    outs: [*mut u8; N],
+    len: usize,
+) {
+    let wide = len - len % (L::SIZE * ABREAST);
     let whole = len - len % L::SIZE;
-    let mut at = 0;
-    // SAFETY: the caller promises `len` bytes behind every pointer.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
-        let mut by = [L::factor(0); MAX_PARITY];
-        for (slot, factor) in by.iter_mut().zip(factors) {
-            *slot = L::factor(*factor);
-        }
-        while at < whole {
-            let mut sum = L::zero();
-            for (s, f) in src.iter().zip(by) {
-                sum = sum.xor(L::load(s.add(at)).mul(f));
+        let of = |f: &Factors| std::array::from_fn(|j| L::factor(f[j]));
+        let by: SmallVec<[[L::Factor; N]; 16]> = factors.iter().map(of).collect();
+        combine_rows::<L, N, ABREAST>(sources, &by, outs, 0, wide);
+        combine_rows::<L, N, 1>(sources, &by, outs, wide, whole);
+        let by: SmallVec<[[u8; N]; 16]> = factors.iter().map(|f| std::array::from_fn(|j| f[j])).collect();
+        combine_rows::<u8, N, 1>(sources, &by, outs, whole, len);
+    }
+}
+
+/// From `from` to `to`, which are whole registers apart, `U` registers of each output at a time.
+#[inline(always)]
+unsafe fn combine_rows<L: Lane, const N: usize, const U: usize>(
+    sources: &[*const u8],
+    factors: &[[L::Factor; N]],
+    outs: [*mut u8; N],
+    from: usize,
+    to: usize,
+) {
+    let mut at = from;
+    while at < to {
+        // SAFETY: `at + U * L::SIZE <= to`, and the caller promises `to` bytes behind every pointer that is not null.
+        unsafe {
+            let mut sums = [[L::zero(); U]; N];
+            for (source, by) in sources.iter().zip(factors) {
+                for u in 0..U {
+                    let d = L::load(source.add(at + u * L::SIZE));
+                    for (sum, by) in sums.iter_mut().zip(by) {
+                        sum[u] = sum[u].xor(d.mul(*by));
+                    }
+                }
             }
-            sum.store(dst.add(at));
-            at += L::SIZE;
-        }
-        while at < len {
-            let mut sum = 0;
-            for (s, f) in src.iter().zip(factors) {
-                sum ^= gf::mul(*s.add(at), *f);
+            for (sum, out) in sums.iter().zip(outs) {
+                if out.is_null() {
+                    continue;
+                }
+                for (u, s) in sum.iter().enumerate() {
+                    s.store(out.add(at + u * L::SIZE));
+                }
             }
-            *dst.add(at) = sum;
-            at += 1;
         }
+        at += L::SIZE * U;
     }
 }
 
