@@ -127,7 +127,8 @@ impl Zio {
         self.tasks.as_ref()
     }
 
-    pub(crate) fn arc(&self) -> &ArcCache {
+    /// The cache.
+    pub fn arc(&self) -> &ArcCache {
         &self.arc
     }
 

@@ -28,7 +28,7 @@ pub struct PoolRoom {
     pub size: u64,
     /// Kept back of those.
     pub slop: u64,
-    /// Freed, but not to be allocated before some txgs have passed.
+    /// Freed, but not to be allocated before some txgs have passed, or a checkpoint is gone.
     pub deferred: u64,
 }
 

@@ -138,6 +138,7 @@ impl Spa {
     fn attach_as(self: &Arc<Self>, guid: u64, new: &NewVdev, how: How, ashift: Option<u64>) -> Result<()> {
         let replace = how != How::Mirror;
         let _one = self.changing.lock();
+        self.expect_no_checkpoint()?;
         self.halt_scan();
         let old = self.zio.vdevs().find(guid).filter(|v| v.config.kind.is_leaf());
         let old = old.ok_or_else(|| Error::not_found("no such device in pool"))?;
@@ -233,6 +234,7 @@ impl Spa {
     /// `NotFound` for no device of the pool, `Invalid` when it is in no mirror, `Busy` when others lack what it has.
     pub fn detach(self: &Arc<Self>, guid: u64) -> Result<()> {
         let _one = self.changing.lock();
+        self.expect_no_checkpoint()?;
         self.halt_scan();
         let detached = self.leave(guid);
         let again = self.resilver_if_needed();

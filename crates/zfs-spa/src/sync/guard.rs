@@ -1,5 +1,6 @@
 //! What a pool must not have in use to be written: things whose records this software cannot keep yet.
 
+use super::aside;
 use crate::pool::Pool;
 use zfs_dmu::Zap;
 use zfs_phys::feature::Feature;
@@ -7,16 +8,12 @@ use zfs_phys::read::Endian;
 use zfs_zio::{Error, Result};
 
 /// Features that may be enabled but not in use.
-const IN_USE: [(Feature, &str); 4] = [
-    (Feature::ZpoolCheckpoint, "the pool has a checkpoint"),
-    (Feature::DeviceRemoval, "a device was removed from the pool"),
-    (Feature::BlockCloning, "blocks are cloned"),
-    (Feature::BlockCloningEndian, "blocks are cloned"),
-];
+const IN_USE: [(Feature, &str); 2] =
+    [(Feature::BlockCloning, "blocks are cloned"), (Feature::BlockCloningEndian, "blocks are cloned")];
 /// Features without which nothing is written: what is made needs them.
 const NEEDED: [Feature; 2] = [Feature::SpacemapHistogram, Feature::SpacemapV2];
 
-fn refuse(why: impl std::fmt::Display) -> Error {
+pub(super) fn refuse(why: impl std::fmt::Display) -> Error {
     Error::unsupported(format!("importing read-write: {why}"))
 }
 
@@ -42,6 +39,8 @@ pub(super) fn check(pool: &Pool) -> Result<()> {
     if pool.dedup()?.total.ref_dsize > 0 {
         return Err(refuse("the pool has deduplicated blocks (feature dedup)"));
     }
+    aside::check_checkpoint(pool)?;
+    aside::check_removed(pool)?;
     check_properties(pool)?;
     check_vdevs(pool)?;
     check_intent_logs(pool)

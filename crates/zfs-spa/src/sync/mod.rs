@@ -15,6 +15,7 @@
 //!
 //! Lock order: `changing`, then `dtls`, then `config`; `tasks`, `scan`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
 
+mod aside;
 mod attach;
 mod config;
 pub mod create;
@@ -55,6 +56,10 @@ use zfs_zio::{VdevAux, VdevState, Zio};
 
 /// Passes after which a sync that does not settle is taken for broken.
 const MAX_PASSES: u32 = 64;
+/// Share of the cache's budget that changes waiting to be written may take, and bounds of it in bytes.
+const DIRTY_SHARE: u64 = 4;
+const DIRTY_LEAST: u64 = 16 << 20;
+const DIRTY_MOST: u64 = 256 << 20;
 /// Version written into uberblocks as that of the software.
 const SOFTWARE_VERSION: u64 = 5000;
 
@@ -177,6 +182,7 @@ impl Spa {
         let list = Zap::open(&mos, POOL_DIRECTORY)?.lookup_u64(b"sync_bplist")?;
         ops.set_mos(&mos, list.ok_or_else(|| Error::corrupt("a pool without a list of deferred frees"))?);
         metaslabs.set_mos(&mos);
+        aside::load_checkpoint(pool, &ops)?;
         Ok(Opened { mos, ops, metaslabs })
     }
 
@@ -200,13 +206,16 @@ impl Spa {
         opened.ops.set_dsl(&dsl);
         // After going back to an older root the numbers go on behind the newest one there is, which would win otherwise.
         let newest = imported.as_ref().and_then(|p| p.candidate().best_uberblock()).map_or(0, |u| u.txg);
+        let txgs = Txgs::new(uberblock.txg.max(newest) + 1);
+        // Changes are part of what the cache's budget bounds.
+        txgs.set_dirty_max((zio.arc().stats().budget / DIRTY_SHARE).clamp(DIRTY_LEAST, DIRTY_MOST));
         Arc::new(Self {
             zio: zio.clone(),
             mos: opened.mos,
             dsl,
             ops: opened.ops,
             metaslabs: opened.metaslabs,
-            txgs: Txgs::new(uberblock.txg.max(newest) + 1),
+            txgs,
             tasks: Mutex::default(),
             config: Mutex::new(config),
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
@@ -378,6 +387,7 @@ impl Spa {
             self.ops.defer(&tx)?;
             let deltas = self.zio.take_sync_delta(txg)?;
             self.metaslabs.append(&self.ops, &tx, pass, &deltas)?;
+            self.sync_aside(&tx, pass)?;
             if self.sync_dtls(&tx, pass)? {
                 write_config = true;
                 self.store_config(&tx)?;

@@ -40,6 +40,8 @@ pub(crate) struct Ops {
     deferred: Mutex<Vec<BlkPtr>>,
     /// Object of the list of those.
     deferred_list: AtomicU64,
+    /// Bytes that only the checkpoint refers to.
+    checkpointed: AtomicU64,
     clock: Arc<dyn Clock>,
     rng: SystemRng,
     pub(super) history: Mutex<()>,
@@ -59,6 +61,7 @@ impl Ops {
             pass: AtomicU32::new(1),
             deferred: Mutex::default(),
             deferred_list: AtomicU64::new(0),
+            checkpointed: AtomicU64::new(0),
             clock,
             rng: SystemRng::new().map_err(Error::from)?,
             history: Mutex::default(),
@@ -69,6 +72,11 @@ impl Ops {
     pub(super) fn set_mos(&self, mos: &Arc<Objset>, deferred_list: u64) {
         let _ = self.mos.set(Arc::downgrade(mos));
         self.deferred_list.store(deferred_list, Relaxed);
+    }
+
+    /// More bytes that only the checkpoint refers to.
+    pub(super) fn add_checkpointed(&self, bytes: u64) {
+        self.checkpointed.fetch_add(bytes, Relaxed);
     }
 
     pub(super) fn set_deferred_list(&self, object: u64) {
@@ -202,7 +210,8 @@ impl PoolOps for Ops {
     fn room(&self) -> PoolRoom {
         let (normal, logs) = (self.zio.space(Class::Normal), self.zio.space(Class::EmbeddedLog));
         let deferred = u128::from(normal.deferred) * u128::from(normal.dspace) / u128::from(normal.space.max(1));
-        PoolRoom::new(normal.dspace, logs.dspace, u64::try_from(deferred).unwrap_or(u64::MAX))
+        let deferred = u64::try_from(deferred).unwrap_or(u64::MAX);
+        PoolRoom::new(normal.dspace, logs.dspace, deferred.saturating_add(self.checkpointed.load(Relaxed)))
     }
 
     fn has_special(&self) -> bool {

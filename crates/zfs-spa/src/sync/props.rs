@@ -44,8 +44,9 @@ impl SyncCtx<'_> {
     /// Gives the pool another identity.
     ///
     /// # Errors
-    /// Whatever the history meets.
+    /// `Busy` where the pool has a checkpoint; whatever the history meets.
     pub fn set_guid(&self, guid: u64) -> Result<()> {
+        self.spa.expect_no_checkpoint()?;
         let old = {
             let mut config = self.spa.config.lock();
             config.tree.put("guid", guid);

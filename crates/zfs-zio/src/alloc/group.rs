@@ -222,6 +222,11 @@ impl Top {
         Ok(())
     }
 
+    /// Fails when some of a range is free.
+    pub(super) fn expect_allocated(&self, start: u64, size: u64, txg: u64) -> Result<()> {
+        self.holding(start, size)?.expect_allocated(start, start + size, txg)
+    }
+
     pub(super) fn unalloc(&self, start: u64, size: u64, txg: u64) -> Result<()> {
         let m = self.holding(start, size)?;
         m.unalloc(start, start + size, txg)?;

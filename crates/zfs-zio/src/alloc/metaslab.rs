@@ -249,7 +249,17 @@ impl Metaslab {
         Self::add_free(&mut self.state.lock(), start, end, txg)
     }
 
+    /// Fails when some of a range is free, or another txg has yet to allocate it.
+    pub(super) fn expect_allocated(&self, start: u64, end: u64, txg: u64) -> Result<()> {
+        Self::check_free(&self.state.lock(), start, end, txg)
+    }
+
     fn add_free(state: &mut State, start: u64, end: u64, txg: u64) -> Result<()> {
+        Self::check_free(state, start, end, txg)?;
+        state.freeing[slot(txg)].add(start, end).map_err(|c| broken("freeing what is free:", c))
+    }
+
+    fn check_free(state: &State, start: u64, end: u64, txg: u64) -> Result<()> {
         // A block of a txg that has not synced yet cannot be freed by an earlier one: its space map would say so before
         // it says that the block was allocated.
         let open = (0..TXG_SIZE).filter(|i| *i != slot(txg)).map(|i| &state.allocating[i]);
@@ -261,7 +271,7 @@ impl Metaslab {
         if stations.into_iter().any(|s| s.overlaps(start, end)) {
             return Err(broken("freeing what is free:", RangeConflict { start, end }));
         }
-        state.freeing[slot(txg)].add(start, end).map_err(|c| broken("freeing what is free:", c))
+        Ok(())
     }
 
     /// Whether some of a range may hold another block by now than the one born there in `birth`.

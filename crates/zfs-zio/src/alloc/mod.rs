@@ -10,6 +10,7 @@
 //!
 //! No lock is shared by all writers: rotors are atomics, metaslabs have a lock each.
 
+mod aside;
 mod group;
 mod metaslab;
 mod range_tree;
@@ -17,11 +18,14 @@ mod range_tree;
 #[cfg(test)]
 mod tests;
 
+pub use aside::{Aside, AsideDelta};
 pub use range_tree::{BUCKETS, RangeConflict, RangeTree};
 
 use crate::config::VdevKind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::vdev::VdevTree;
+use crate::vdev::indirect::Piece;
+use crate::vdev::{VdevError, VdevTree};
+use aside::SetAside;
 use group::{Group, MAX_COPIES, Request, Top};
 use metaslab::Metaslab;
 use std::sync::Arc;
@@ -158,6 +162,7 @@ pub(crate) struct Allocator {
     aliquot: u64,
     /// Space that is freed is not to be used again for now.
     hold: Arc<Hold>,
+    aside: Arc<SetAside>,
     /// Smallest allocation on normal vdevs and the unit that sizes are rounded to (`spa_min_alloc`, `spa_gcd_alloc`).
     pub(crate) min_alloc: u64,
     pub(crate) gcd_alloc: u64,
@@ -175,13 +180,15 @@ impl Allocator {
         streams: usize,
         aliquot: u64,
     ) -> Result<Self> {
-        Self::with(tree, Vec::new(), seeds, loader, (streams.clamp(1, 64), aliquot.max(1 << 17)), Arc::default())
+        let shared = (Arc::default(), Arc::default());
+        Self::with(tree, Vec::new(), seeds, loader, (streams.clamp(1, 64), aliquot.max(1 << 17)), shared)
     }
 
     /// The same space and that of more vdevs, all of them on `tree`. What is there already is shared with the present one.
     pub(crate) fn extended(&self, tree: &VdevTree, seeds: Vec<TopSeed>) -> Result<Self> {
         let shape = (self.streams, self.aliquot);
-        Self::with(tree, self.tops.clone(), seeds, self.loader.clone(), shape, self.hold.clone())
+        let shared = (self.hold.clone(), self.aside.clone());
+        Self::with(tree, self.tops.clone(), seeds, self.loader.clone(), shape, shared)
     }
 
     fn with(
@@ -190,7 +197,7 @@ impl Allocator {
         seeds: Vec<TopSeed>,
         loader: Loader,
         (streams, aliquot): (usize, u64),
-        hold: Arc<Hold>,
+        (hold, aside): (Arc<Hold>, Arc<SetAside>),
     ) -> Result<Self> {
         for seed in seeds {
             tops.push(Arc::new(build_top(tree, &seed, streams)?));
@@ -216,7 +223,7 @@ impl Allocator {
             let start = |s: usize| Rotor { group: AtomicUsize::new(s), ..Rotor::default() };
             Members { groups, rotors: (0..streams).map(start).collect() }
         });
-        Ok(Self { tops, classes: classes.into(), loader, streams, aliquot, hold, min_alloc, gcd_alloc })
+        Ok(Self { tops, classes: classes.into(), loader, streams, aliquot, hold, aside, min_alloc, gcd_alloc })
     }
 
     fn members(&self, class: Class) -> &Members {
@@ -324,9 +331,19 @@ impl Allocator {
         }
     }
 
-    fn top(&self, dva: &Dva) -> Result<&Top> {
-        let found = self.tops.iter().find(|t| t.vdev == dva.vdev());
+    fn top(&self, vdev: u64) -> Result<&Top> {
+        let found = self.tops.iter().find(|t| t.vdev == vdev);
         found.map(|t| &**t).ok_or_else(|| Error::unsupported("changing the space of a vdev that takes no blocks"))
+    }
+
+    /// Where an address that may be on a removed vdev is. `through` is told of what it occupies on removed ones.
+    fn places<'t>(tree: &'t VdevTree, dva: &Dva, through: &mut dyn FnMut(u64, u64, u64)) -> Result<Vec<Piece<'t>>> {
+        let size = usize::try_from(Self::size(tree, dva)).unwrap_or(usize::MAX);
+        let places = tree.places(dva.vdev(), dva.offset(), size, through);
+        places.map_err(|e| match e {
+            VdevError::NoDevice => Error::unsupported("changing the space of a vdev that takes no blocks"),
+            _ => Error::corrupt("address on a removed vdev that leads nowhere").offset(dva.offset()),
+        })
     }
 
     /// Bytes that an address occupies itself: of a gang block, only the header.
@@ -337,17 +354,46 @@ impl Allocator {
         }
     }
 
-    pub(crate) fn free(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
-        self.top(dva)?.free(dva.offset(), Self::size(tree, dva), txg)
+    /// Frees an address of a block born in `birth`.
+    pub(crate) fn free(&self, tree: &VdevTree, dva: &Dva, birth: u64, txg: u64) -> Result<()> {
+        if let Ok(top) = self.top(dva.vdev()) {
+            return self.free_range(top, dva.offset(), Self::size(tree, dva), birth, txg);
+        }
+        let mut obsolete = Ok(());
+        let places = Self::places(tree, dva, &mut |vdev, start, size| {
+            if obsolete.is_ok() {
+                obsolete = self.aside.add(vdev, Aside::Obsolete, start, size);
+            }
+        })?;
+        obsolete?;
+        places.iter().try_for_each(|p| self.free_range(self.top(p.vdev.config.id)?, p.offset, p.len as u64, birth, txg))
+    }
+
+    fn free_range(&self, top: &Top, start: u64, size: u64, birth: u64, txg: u64) -> Result<()> {
+        if !self.aside.is_checkpointed(birth, txg) {
+            return top.free(start, size, txg);
+        }
+        top.expect_allocated(start, size, txg)?;
+        self.aside.add(top.vdev, Aside::Checkpointed, start, size)
     }
 
     /// Takes an allocation of the same txg back.
     pub(crate) fn unalloc(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
-        self.top(dva)?.unalloc(dva.offset(), Self::size(tree, dva), txg)
+        self.top(dva.vdev())?.unalloc(dva.offset(), Self::size(tree, dva), txg)
     }
 
     pub(crate) fn claim(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
-        self.top(dva)?.claim(dva.offset(), Self::size(tree, dva), txg, &self.loader)
+        self.top(dva.vdev())?.claim(dva.offset(), Self::size(tree, dva), txg, &self.loader)
+    }
+
+    /// From now on blocks born up to the txg of a checkpoint do not become free.
+    pub(crate) fn set_checkpoint(&self, txg: u64) {
+        self.aside.set_checkpoint(txg);
+    }
+
+    /// What was freed since the last call and did not become free.
+    pub(crate) fn take_aside(&self) -> Vec<AsideDelta> {
+        self.aside.take()
     }
 
     /// Loads the metaslabs that will be allocated from first.
@@ -358,7 +404,10 @@ impl Allocator {
     /// Whether another block than the one born there in `birth` may be at an address by now, so that a pointer from an
     /// older txg may lead to what is not its own any more.
     pub(crate) fn may_be_reused(&self, tree: &VdevTree, dva: &Dva, birth: u64) -> bool {
-        self.top(dva).map_or(true, |top| top.may_be_reused(dva.offset(), Self::size(tree, dva), birth))
+        let reused = |p: &Piece<'_>| {
+            self.top(p.vdev.config.id).map_or(true, |top| top.may_be_reused(p.offset, p.len as u64, birth))
+        };
+        Self::places(tree, dva, &mut |_, _, _| ()).map_or(true, |places| places.iter().any(reused))
     }
 
     pub(crate) fn take_deltas(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {

@@ -147,8 +147,8 @@ proptest! {
                 Op::Free(which) if !live.is_empty() => {
                     let (_, dvas) = live.swap_remove(which % live.len());
                     for dva in &dvas {
-                        alloc.free(&tree, dva, txg).unwrap();
-                        prop_assert_eq!(alloc.free(&tree, dva, txg).unwrap_err().kind(), ErrorKind::Bug);
+                        alloc.free(&tree, dva, 1, txg).unwrap();
+                        prop_assert_eq!(alloc.free(&tree, dva, 1, txg).unwrap_err().kind(), ErrorKind::Bug);
                         busy.get_mut(&(dva.vdev(), dva.offset())).unwrap().1 = Some(txg);
                     }
                 }
@@ -167,7 +167,7 @@ proptest! {
         }
         // Given up entirely, everything comes back.
         for (_, dvas) in &live {
-            dvas.iter().for_each(|d| alloc.free(&tree, d, txg).unwrap());
+            dvas.iter().for_each(|d| alloc.free(&tree, d, 1, txg).unwrap());
         }
         for _ in 0..3 {
             append(&maps, &alloc.take_deltas(txg).unwrap());
@@ -192,7 +192,7 @@ fn a_late_load_leaves_out_what_is_under_way() {
     tops[0].metaslabs[0].allocated = 1 << 20;
     let alloc = Allocator::new(&tree, tops, loader, 1, 1 << 20).unwrap();
     let whole = Dva::new(0, 0, 1 << 20, false);
-    alloc.free(&tree, &whole, 5).unwrap();
+    alloc.free(&tree, &whole, 1, 5).unwrap();
     append(&maps, &alloc.take_deltas(5).unwrap());
     for txg in 5..7 {
         assert_eq!(alloc.alloc(&tree, &ask(4096, 1, txg + 1, 0)).unwrap(), None, "txg {txg}");
@@ -203,10 +203,10 @@ fn a_late_load_leaves_out_what_is_under_way() {
     let claimed = Dva::new(0, 512 << 10, 4096, false);
     alloc.claim(&tree, &claimed, 8).unwrap();
     assert_eq!(alloc.claim(&tree, &claimed, 8).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(alloc.free(&tree, &Dva::new(0, 1 << 20, 512, false), 8).unwrap_err().kind(), ErrorKind::Corrupt);
-    let early = alloc.free(&tree, &claimed, 7).unwrap_err();
+    assert_eq!(alloc.free(&tree, &Dva::new(0, 1 << 20, 512, false), 1, 8).unwrap_err().kind(), ErrorKind::Corrupt);
+    let early = alloc.free(&tree, &claimed, 1, 7).unwrap_err();
     assert_eq!(early.kind(), ErrorKind::Bug, "its allocation is not in any space map yet");
-    assert_eq!(alloc.free(&tree, &Dva::new(7, 0, 512, false), 8).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(alloc.free(&tree, &Dva::new(7, 0, 512, false), 1, 8).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! piece has a checksum of its own, a bad block is put together anew from every combination of the pieces' copies
 //! until one is good ([`MOST_COMBINATIONS`] at most), and copies that differ from it are blamed.
 //!
+//! Changes to the space of a removed vdev, and writes that put right what is there, go to the places its segments are at
+//! now ([`VdevTree::places`]).
+//!
 //! The mapping lives in the meta object set. Until the layer above has handed it in, such a vdev reads as missing: the
 //! meta object set has copies elsewhere.
 
-use super::tree::Vdev;
-use super::{ReadIo, VdevError};
+use super::tree::{Vdev, VdevTree};
+use super::{ReadIo, VdevError, WriteIo};
 use crate::config::VdevKind;
 use zfs_phys::indirect::IndirectMappingEntry;
 
@@ -18,12 +21,42 @@ const MOST_COMBINATIONS: usize = 4096;
 const MOST_STEPS: usize = 100_000;
 
 /// A segment of a block on a vdev that exists.
-struct Piece<'t> {
+pub(crate) struct Piece<'t> {
     /// Where it belongs in the block.
-    at: usize,
-    len: usize,
-    vdev: &'t Vdev,
-    offset: u64,
+    pub(crate) at: usize,
+    /// Bytes.
+    pub(crate) len: usize,
+    /// Top-level vdev.
+    pub(crate) vdev: &'t Vdev,
+    /// Place on it.
+    pub(crate) offset: u64,
+}
+
+/// Told of each range of a removed vdev on the way to where it is now: number of the vdev, offset, bytes.
+pub(crate) type OnTheWay<'a> = &'a mut dyn FnMut(u64, u64, u64);
+
+impl VdevTree {
+    /// Where `len` bytes at `offset` of top-level vdev `id` are: there, or where the mappings of removed vdevs lead.
+    pub(crate) fn places(
+        &self,
+        id: u64,
+        offset: u64,
+        len: usize,
+        through: OnTheWay<'_>,
+    ) -> Result<Vec<Piece<'_>>, VdevError> {
+        let vdev = self.top(id).ok_or(VdevError::NoDevice)?;
+        if vdev.config.kind != VdevKind::Indirect {
+            return Ok(vec![Piece { at: 0, len, vdev, offset }]);
+        }
+        vdev.resolve(&self.root().children, offset, len, through)
+    }
+
+    /// Writes `data` where `offset` of top-level vdev `id` is. Of several places all are tried.
+    pub(crate) fn write_through(&self, io: WriteIo<'_>, id: u64, offset: u64, data: &[u8]) -> Result<(), VdevError> {
+        let places = self.places(id, offset, data.len(), &mut |_, _, _| ())?;
+        let one = |p: &Piece<'_>| p.vdev.write(io, p.offset, data.get(p.at..p.at + p.len).ok_or(VdevError::Invalid)?);
+        places.iter().map(one).fold(Ok(()), Result::and)
+    }
 }
 
 /// One copy of a piece.
@@ -34,7 +67,13 @@ struct Copy<'t> {
 
 impl Vdev {
     /// Finds the pieces of `len` bytes at `offset` of this removed vdev, in order.
-    fn resolve<'t>(&self, tops: &'t [Vdev], offset: u64, len: usize) -> Result<Vec<Piece<'t>>, VdevError> {
+    fn resolve<'t>(
+        &self,
+        tops: &'t [Vdev],
+        offset: u64,
+        len: usize,
+        through: OnTheWay<'_>,
+    ) -> Result<Vec<Piece<'t>>, VdevError> {
         let start = tops.iter().find(|t| t.guid() == self.guid()).ok_or(VdevError::Invalid)?;
         let mut work = vec![Piece { at: 0, len, vdev: start, offset }];
         let mut out: Vec<Piece<'t>> = Vec::new();
@@ -55,6 +94,7 @@ impl Vdev {
             let len = (entry.dst.asize() - inner).min(piece.len as u64) as usize;
             let vdev = tops.get(entry.dst.vdev() as usize).ok_or(VdevError::Invalid)?;
             let target = entry.dst.offset().checked_add(inner).ok_or(VdevError::Invalid)?;
+            through(piece.vdev.config.id, piece.offset, len as u64);
             if len < piece.len {
                 let (at, offset) = (piece.at + len, piece.offset + len as u64);
                 work.push(Piece { at, len: piece.len - len, vdev: piece.vdev, offset });
@@ -67,7 +107,7 @@ impl Vdev {
 
     pub(super) fn read_indirect(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> Result<(), VdevError> {
         let tops = io.tops.ok_or(VdevError::NoDevice)?;
-        let pieces = self.resolve(tops, offset, buf.len())?;
+        let pieces = self.resolve(tops, offset, buf.len(), &mut |_, _, _| ())?;
         if let [whole] = &pieces[..] {
             return whole.vdev.read(io, whole.offset, buf);
         }

@@ -16,7 +16,7 @@ mod log;
 mod pack;
 mod repair;
 
-use crate::alloc::{Allocator, Ask, Class, Loader, MetaslabDelta, SpaceFigures, TopSeed};
+use crate::alloc::{Allocator, AsideDelta, Ask, Class, Loader, MetaslabDelta, SpaceFigures, TopSeed};
 use crate::arc::CacheKey;
 use crate::bookmark::Zbookmark;
 use crate::buf::Buf;
@@ -361,7 +361,7 @@ impl Zio {
     /// Fails with `Bug` when it is free already, which suspends the pool.
     pub fn free(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
         let writer = self.writer()?;
-        let result = self.each_address(bp, &mut |dva| writer.alloc().free(self.vdevs(), dva, txg));
+        let result = self.each_address(bp, &mut |dva, birth| writer.alloc().free(self.vdevs(), dva, birth, txg));
         self.judge(result.map_err(|e| e.txg(txg)))
     }
 
@@ -369,19 +369,32 @@ impl Zio {
     /// with `Corrupt` when some of it is allocated already.
     pub fn claim(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
         let writer = self.writer()?;
-        let result = self.each_address(bp, &mut |dva| writer.alloc().claim(self.vdevs(), dva, txg));
+        let result = self.each_address(bp, &mut |dva, _| writer.alloc().claim(self.vdevs(), dva, txg));
         self.judge(result.map_err(|e| e.txg(txg)))
     }
 
-    /// Calls `act` for every address that a pointer occupies.
-    fn each_address(&self, bp: &BlkPtr, act: &mut dyn FnMut(&Dva) -> Result<()>) -> Result<()> {
+    /// Calls `act` for every address that a pointer occupies, and the txg in which the block there was written.
+    fn each_address(&self, bp: &BlkPtr, act: &mut dyn FnMut(&Dva, u64) -> Result<()>) -> Result<()> {
         if bp.is_hole() || bp.is_embedded() {
             return Ok(());
         }
+        let mut all = |bp: &BlkPtr| bp.dvas().try_for_each(|dva| act(&dva, bp.physical_birth()));
         if bp.is_gang() {
-            self.each_piece(bp, &mut |piece| piece.dvas().try_for_each(|dva| act(&dva)), 0)?;
+            self.each_piece(bp, &mut all, 0)?;
         }
-        bp.dvas().try_for_each(|dva| act(&dva))
+        all(bp)
+    }
+
+    /// Blocks born up to `txg` are referred to by a checkpoint: they do not become free.
+    pub fn set_checkpoint(&self, txg: u64) -> Result<()> {
+        self.writer()?.alloc().set_checkpoint(txg);
+        Ok(())
+    }
+
+    /// What was freed since the last call and did not become free, to be written down. Call it again in later passes
+    /// until it is empty.
+    pub fn take_aside(&self) -> Result<Vec<AsideDelta>> {
+        Ok(self.writer()?.alloc().take_aside())
     }
 
     /// Makes everything written so far durable. Fails when so many devices fail to flush that data may be lost; the

@@ -33,13 +33,12 @@ impl Zio {
         }
         let Some(writer) = self.writer.get() else { return };
         for (dva, damage) in wounds {
-            let Some(top) = self.vdevs().top(dva.vdev()) else { continue };
             // Whoever reads may hold a pointer of an older txg: what it takes for damage can be another block, which
             // lies where one copy was while the other copy is still there.
             if writer.alloc().may_be_reused(self.vdevs(), dva, birth) {
                 continue;
             }
-            match top.write(WriteIo::repair(birth, damage), dva.offset(), good) {
+            match self.vdevs().write_through(WriteIo::repair(birth, damage), dva.vdev(), dva.offset(), good) {
                 Ok(()) => {
                     let bytes: u64 = damage.iter().map(|d| d.size).fold(0, u64::saturating_add);
                     self.repaired.fetch_add(bytes, Ordering::Relaxed);
@@ -83,8 +82,9 @@ impl Zio {
         let birth = bp.physical_birth();
         let mut bytes: Option<Vec<u8>> = None;
         for dva in bp.dvas() {
-            let Some(top) = self.vdevs().top(dva.vdev()) else { continue };
-            let stale = stale_leaves(top, birth);
+            let size = usize::try_from(dva.asize()).unwrap_or(usize::MAX);
+            let Ok(places) = self.vdevs().places(dva.vdev(), dva.offset(), size, &mut |_, _, _| ()) else { continue };
+            let stale: Vec<Damage> = places.iter().flat_map(|p| stale_leaves(p.vdev, birth)).collect();
             if stale.is_empty() {
                 continue;
             }
@@ -95,7 +95,9 @@ impl Zio {
             let failed = AtomicBool::new(false);
             let mut io = WriteIo::repair(birth, &stale);
             io.failed = Some(&failed);
-            if top.write(io, dva.offset(), bytes).is_err() || failed.load(Ordering::Relaxed) {
+            if self.vdevs().write_through(io, dva.vdev(), dva.offset(), bytes).is_err()
+                || failed.load(Ordering::Relaxed)
+            {
                 return Err(Error::new(ErrorKind::Io, "resilvering a block").offset(dva.offset()).txg(birth));
             }
         }
