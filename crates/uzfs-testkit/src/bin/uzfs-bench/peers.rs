@@ -1,7 +1,7 @@
 //! The three file systems.
 
 use crate::server::{self, Server};
-use crate::setup::{MANY, POINT, POOL, Setup};
+use crate::setup::{MANY, POINT, POOL, Setup, WRITTEN};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,12 +85,7 @@ pub struct ZfsFuse<'a> {
 
 impl<'a> ZfsFuse<'a> {
     fn new(setup: &'a Setup) -> Result<Self, String> {
-        let server = Self::start(setup)?;
-        // It opens by itself what a run that was cut off left imported.
-        for pool in [POOL, MANY] {
-            let _ = setup.ok("zpool", &["export", pool]);
-        }
-        Ok(Self { setup, server: Some(server), imported: false })
+        Ok(Self { setup, server: Some(Self::start(setup)?), imported: false })
     }
 
     /// Starts the server and waits until it answers.
@@ -106,6 +101,10 @@ impl<'a> ZfsFuse<'a> {
                 return Err("zfs-fuse does not answer".into());
             }
             thread::sleep(Duration::from_millis(100));
+        }
+        // It opens by itself what an earlier run left imported.
+        for pool in [POOL, MANY, WRITTEN] {
+            let _ = setup.ok("zpool", &["export", pool]);
         }
         Ok(server)
     }

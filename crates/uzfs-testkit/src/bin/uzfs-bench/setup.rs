@@ -12,6 +12,8 @@ use uzfs_testkit::{paths, process};
 pub const POOL: &str = "bench";
 /// Name of the pool with many datasets.
 pub const MANY: &str = "many";
+/// Name of the pool that is written.
+pub const WRITTEN: &str = "benchw";
 /// Where the pool says it wants to be mounted.
 pub const POINT: &str = "/tmp/uzfs-bench";
 const LIMIT: Duration = Duration::from_secs(900);
@@ -54,7 +56,18 @@ impl Setup {
 
     fn fetch(&self) -> Result<(), String> {
         eprintln!("fetching zfs-fuse 0.7");
-        for package in ["libfuse2", "libaio1", "libtirpc3", "zfs-fuse"] {
+        self.unpack(&["libfuse2", "libaio1", "libtirpc3", "zfs-fuse"])
+    }
+
+    /// Unpacks the program that makes a btrfs, beside those of zfs-fuse, where the system has none.
+    pub fn fetch_btrfs(&self) -> Result<(), String> {
+        let has = |dir: &Path| dir.join("mkfs.btrfs").is_file();
+        let mut places = [self.programs().join("sbin"), "/sbin".into(), "/usr/sbin".into()].into_iter();
+        if places.any(|dir| has(&dir)) { Ok(()) } else { self.unpack(&["btrfs-progs", "liblzo2-2"]) }
+    }
+
+    fn unpack(&self, packages: &[&str]) -> Result<(), String> {
+        for package in packages {
             let script = paths::repository().join("scripts/fetch-deb");
             process::run(Command::new(script).args([package, "main"]).arg(self.programs()), LIMIT)?.ok()?;
         }
@@ -85,17 +98,21 @@ impl Setup {
         self.dir.join("many")
     }
 
-    /// A program of zfs-fuse.
+    /// A program that was unpacked, or the system's own.
     pub fn command(&self, name: &str) -> Command {
         let home = self.programs();
-        let mut command = Command::new(home.join("sbin").join(name));
+        let unpacked = home.join("sbin").join(name);
+        if !unpacked.is_file() {
+            return Command::new(name);
+        }
+        let mut command = Command::new(unpacked);
         let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
         let path: Vec<String> = libraries.iter().map(|l| home.join(l).display().to_string()).collect();
         command.env("LD_LIBRARY_PATH", path.join(":"));
         command
     }
 
-    /// Runs a program of zfs-fuse that must succeed.
+    /// Runs such a program, which must succeed.
     pub fn ok(&self, program: &str, args: &[&str]) -> Result<(), String> {
         process::run(self.command(program).args(args), LIMIT)?.ok().map(drop)
     }

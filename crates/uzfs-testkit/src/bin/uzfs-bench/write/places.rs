@@ -2,7 +2,7 @@
 
 use crate::peers::ZfsFuse;
 use crate::server::{self, Server};
-use crate::setup::{POINT, Setup};
+use crate::setup::{POINT, Setup, WRITTEN as POOL};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,6 @@ use uzfs_testkit::session::Session;
 use uzfs_testkit::{paths, process};
 
 const LIMIT: Duration = Duration::from_secs(300);
-const POOL: &str = "benchw";
 
 /// A file system and how it is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +71,10 @@ impl Kind {
             Self::UzfsRaidz2 => uzfs(setup, &["raidz2"], 5, "lz4", None, size),
             Self::ZfsFuse => zfs_fuse(setup, size),
             Self::Ext4 => kernel(setup, "ext4", &["-q", "-F"], size),
-            Self::Btrfs => kernel(setup, "btrfs", &["-q", "-f"], size),
+            Self::Btrfs => {
+                setup.fetch_btrfs()?;
+                kernel(setup, "btrfs", &["-q", "-f"], size)
+            }
             Self::Memory => memory(setup),
         }
     }
@@ -160,7 +162,7 @@ fn memory(setup: &Setup) -> Result<Place, String> {
 
 fn kernel(setup: &Setup, kind: &str, args: &[&str], size: u64) -> Result<Place, String> {
     let (dir, all) = images(setup, 1, size)?;
-    process::run(Command::new(format!("mkfs.{kind}")).args(args).arg(&all[0]), LIMIT)?.ok()?;
+    setup.ok(&format!("mkfs.{kind}"), &[args, &[all[0].as_str()]].concat())?;
     let at = dir.join("mnt");
     fs::create_dir_all(&at).map_err(|e| e.to_string())?;
     process::run(Command::new("mount").args(["-o", "loop"]).arg(&all[0]).arg(&at), LIMIT)?.ok()?;
