@@ -3,7 +3,8 @@
 //! Large blocks come from the system page by page: a fault and a cleared page for every 4 KiB, which was a quarter of
 //! the daemon's time in streaming reads. So the memory of large blocks is kept when their last holder lets go, and
 //! given out again by [`scratch`] as it is: whoever takes it overwrites all of it or throws it away. What is kept is
-//! bounded by [`MOST_KEPT`]. Rejected: a different allocator, which recycles memory too but must clear it, since only
+//! bounded by a share of the cache's budget ([`keep_share_of`]): a transaction group lets go of all its blocks at once,
+//! and the next one wants as many. Rejected: a different allocator, which recycles memory too but must clear it, since only
 //! here it is known that it will be overwritten.
 
 use parking_lot::Mutex;
@@ -14,15 +15,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// log2 of the smallest and largest size that is kept.
 const CLASSES: std::ops::RangeInclusive<u32> = 15..=24;
-/// Bytes kept at most, all sizes together.
-const MOST_KEPT: usize = 48 << 20;
+/// Bounds of what is kept, bytes, and what part of the cache's budget it is between them.
+const KEPT_LEAST: u64 = 16 << 20;
+const KEPT_MOST: u64 = 256 << 20;
+const KEPT_PART: u64 = 16;
 
 struct Kept {
     classes: [Mutex<Vec<Vec<u8>>>; 10],
     bytes: AtomicUsize,
+    /// Bytes kept at most, all sizes together.
+    most: AtomicUsize,
 }
 
-static KEPT: Kept = Kept { classes: [const { Mutex::new(Vec::new()) }; 10], bytes: AtomicUsize::new(0) };
+static KEPT: Kept = Kept {
+    classes: [const { Mutex::new(Vec::new()) }; 10],
+    bytes: AtomicUsize::new(0),
+    most: AtomicUsize::new(KEPT_LEAST as usize),
+};
+
+/// Sets how much is kept, by the budget of the cache. The last cache of the process to say so decides.
+pub(crate) fn keep_share_of(budget: u64) {
+    let most = (budget / KEPT_PART).clamp(KEPT_LEAST, KEPT_MOST);
+    KEPT.most.store(usize::try_from(most).unwrap_or(usize::MAX), Ordering::Relaxed);
+}
 
 impl Kept {
     /// The list of memory of exactly `size` bytes, if that size is kept.
@@ -52,7 +67,7 @@ pub(crate) fn scratch(len: usize) -> Vec<u8> {
 pub(crate) fn recycle(bytes: Vec<u8>) {
     let size = bytes.capacity();
     let Some(list) = KEPT.list(size) else { return };
-    if KEPT.bytes.fetch_add(size, Ordering::Relaxed) + size > MOST_KEPT {
+    if KEPT.bytes.fetch_add(size, Ordering::Relaxed) + size > KEPT.most.load(Ordering::Relaxed) {
         KEPT.bytes.fetch_sub(size, Ordering::Relaxed);
         return;
     }
@@ -151,6 +166,7 @@ mod tests {
     #[test]
     fn memory_comes_back_in_the_length_asked_for_and_within_bounds() {
         const SIZE: usize = 1 << 24;
+        keep_share_of(KEPT_PART * 48 << 20);
         let mut first = scratch(SIZE - 5);
         assert_eq!((first.len(), first.capacity()), (SIZE - 5, SIZE));
         first.fill(7);
@@ -164,7 +180,7 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (at, SIZE));
         let many: Vec<_> = (0..8).map(|_| scratch(SIZE)).collect();
         many.into_iter().for_each(recycle);
-        assert!(KEPT.bytes.load(Ordering::Relaxed) <= MOST_KEPT);
+        assert!(KEPT.bytes.load(Ordering::Relaxed) <= 48 << 20);
         assert_eq!(Buf::from(again).into_vec().len(), SIZE);
         assert_eq!(scratch(0).len(), 0);
     }

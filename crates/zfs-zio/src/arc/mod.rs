@@ -19,7 +19,7 @@ mod announced;
 mod flight;
 mod layer;
 
-use crate::buf::Buf;
+use crate::buf::{Buf, keep_share_of};
 use crate::codec;
 use crate::error::Result;
 use announced::Announced;
@@ -145,6 +145,7 @@ pub struct ArcCache {
 impl ArcCache {
     /// A cache that holds at most `budget` bytes.
     pub fn new(budget: u64) -> Self {
+        keep_share_of(budget);
         Self {
             cold: Layer::new(budget - budget / HOT_PART),
             hot: Layer::new(budget / HOT_PART),
@@ -158,6 +159,7 @@ impl ArcCache {
 
     /// Changes the budget and evicts down to it at once.
     pub fn set_budget(&self, budget: u64) {
+        keep_share_of(budget);
         self.cold.set_budget(budget - budget / HOT_PART);
         self.hot.set_budget(budget / HOT_PART);
     }
