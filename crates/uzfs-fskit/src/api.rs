@@ -4,6 +4,7 @@
 //! the optional protocols beside it) so that the classes on macOS are one line a method. Replies are return values: the
 //! classes put a method on a thread of its own where FSKit wants the answer later.
 
+use crate::handlers;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -183,6 +184,8 @@ pub trait Host: Send + Sync + 'static {
     fn system(&self) -> System;
     /// How extended attributes are named.
     fn xattr_names(&self) -> XattrNames;
+    /// All groups of a caller, his own among them.
+    fn groups(&self, context: Context) -> Vec<u32>;
     /// Makes the kernel forget what it caches of files (`setCacheState`, from macOS 27 on).
     fn forget_cached(&self, items: &[Self::Item]);
     /// A line for the log.
@@ -431,6 +434,95 @@ pub struct Context {
     pub gid: u32,
 }
 
+/// `FSAccessMask`. For directories, some bits have other names.
+pub mod access {
+    /// Read a file, list a directory.
+    pub const READ_DATA: u64 = 1 << 1;
+    /// Write a file, add a file.
+    pub const WRITE_DATA: u64 = 1 << 2;
+    /// Execute a file, search a directory.
+    pub const EXECUTE: u64 = 1 << 3;
+    /// Delete it.
+    pub const DELETE: u64 = 1 << 4;
+    /// Append to a file, add a directory.
+    pub const APPEND_DATA: u64 = 1 << 5;
+    /// Delete what is in a directory.
+    pub const DELETE_CHILD: u64 = 1 << 6;
+    /// Read attributes.
+    pub const READ_ATTRIBUTES: u64 = 1 << 7;
+    /// Change attributes such as times.
+    pub const WRITE_ATTRIBUTES: u64 = 1 << 8;
+    /// Read extended attributes.
+    pub const READ_XATTR: u64 = 1 << 9;
+    /// Change extended attributes.
+    pub const WRITE_XATTR: u64 = 1 << 10;
+    /// Read the mode and the ACL.
+    pub const READ_SECURITY: u64 = 1 << 11;
+    /// Change the mode and the ACL.
+    pub const WRITE_SECURITY: u64 = 1 << 12;
+    /// Change the owner.
+    pub const TAKE_OWNERSHIP: u64 = 1 << 13;
+}
+
+/// `FSLookupItemResult` (macOS 27).
+#[derive(Debug, Clone)]
+pub struct Looked<I> {
+    /// The file.
+    pub item: I,
+    /// Its name as stored.
+    pub name: Vec<u8>,
+    /// Its attributes.
+    pub attributes: ItemAttributes,
+}
+
+/// `FSCreateItemResult`, `FSCreateSymlinkResult` (macOS 27).
+#[derive(Debug, Clone)]
+pub struct Made<I> {
+    /// The file.
+    pub item: I,
+    /// Its name as stored.
+    pub name: Vec<u8>,
+    /// Its attributes.
+    pub attributes: ItemAttributes,
+    /// Its directory's.
+    pub directory: ItemAttributes,
+}
+
+/// `FSCreateLinkResult` (macOS 27).
+#[derive(Debug, Clone)]
+pub struct Linked {
+    /// The new name as stored.
+    pub name: Vec<u8>,
+    /// Attributes of the file.
+    pub attributes: ItemAttributes,
+    /// Its new directory's.
+    pub directory: ItemAttributes,
+}
+
+/// `FSRemoveItemResult` (macOS 27).
+#[derive(Debug, Clone, Copy)]
+pub struct Removed {
+    /// Attributes of the file, which may have other names.
+    pub attributes: ItemAttributes,
+    /// Its directory's.
+    pub directory: ItemAttributes,
+}
+
+/// `FSRenameItemResult` (macOS 27).
+#[derive(Debug, Clone)]
+pub struct Renamed {
+    /// The new name as stored.
+    pub name: Vec<u8>,
+    /// Attributes of the file.
+    pub attributes: ItemAttributes,
+    /// Attributes of the directory it was in.
+    pub from: ItemAttributes,
+    /// Attributes of the directory it is in.
+    pub to: ItemAttributes,
+    /// Attributes of the file whose name it took.
+    pub over: Option<ItemAttributes>,
+}
+
 /// An entry for `FSDirectoryEntryPacker`.
 #[derive(Debug)]
 pub struct PackedEntry<'a> {
@@ -551,6 +643,55 @@ pub trait VolumeOperations<H: Host>: Send + Sync {
     fn seek(&self, item: &H::Item, offset: i64, region: SeekRegion) -> FsResult<i64>;
     /// Checks a caller (macOS 27 tells who); `want` is 4 read, 2 write, 1 execute.
     fn check_access(&self, item: &H::Item, want: u32, context: Context) -> FsResult<bool>;
+
+    /// [`VolumeOperations::lookup`] for macOS 27, with attributes.
+    fn look(&self, name: &[u8], dir: &H::Item) -> FsResult<Looked<H::Item>> {
+        handlers::look(self, name, dir)
+    }
+    /// [`VolumeOperations::create`] for macOS 27: for a caller, and with attributes.
+    fn make(
+        &self,
+        name: &[u8],
+        kind: ItemType,
+        dir: &H::Item,
+        attrs: &mut SetAttributes,
+        who: Context,
+    ) -> FsResult<Made<H::Item>> {
+        handlers::make(self, name, kind, dir, attrs, who)
+    }
+    /// [`VolumeOperations::create_symlink`] for macOS 27: for a caller, and with attributes.
+    fn make_symlink(
+        &self,
+        name: &[u8],
+        dir: &H::Item,
+        attrs: &mut SetAttributes,
+        target: &[u8],
+        who: Context,
+    ) -> FsResult<Made<H::Item>> {
+        handlers::make_symlink(self, name, dir, attrs, target, who)
+    }
+    /// [`VolumeOperations::create_link`] for macOS 27, with attributes.
+    fn make_link(&self, item: &H::Item, name: &[u8], dir: &H::Item) -> FsResult<Linked> {
+        handlers::make_link(self, item, name, dir)
+    }
+    /// [`VolumeOperations::remove`] for macOS 27, with attributes.
+    fn take_away(&self, item: &H::Item, name: &[u8], dir: &H::Item) -> FsResult<Removed> {
+        handlers::take_away(self, item, name, dir)
+    }
+    /// [`VolumeOperations::rename`] for macOS 27, with attributes.
+    fn move_to(
+        &self,
+        item: &H::Item,
+        from: (&H::Item, &[u8]),
+        to: (&H::Item, &[u8]),
+        over: Option<&H::Item>,
+    ) -> FsResult<Renamed> {
+        handlers::move_to(self, item, from, to, over)
+    }
+    /// Whether a caller may do what `mask` says (bits of [`access`], macOS 27).
+    fn may(&self, item: &H::Item, mask: u64, who: Context) -> FsResult<bool> {
+        handlers::may(self, item, mask, who)
+    }
 
     /// Items that FSKit knows and did not give back.
     fn live_items(&self) -> usize;

@@ -77,9 +77,21 @@ impl<H: Host> Items<H> {
         self.table.lock().live.get(&node).map(|e| e.item.clone())
     }
 
-    /// All items that FSKit knows.
-    pub fn all(&self) -> Vec<H::Item> {
-        self.table.lock().live.values().map(|e| e.item.clone()).collect()
+    /// All items that FSKit knows, each before the directory it was found in: the kernel lets go of a directory only when
+    /// it knows nothing in it.
+    pub fn children_first(&self) -> Vec<H::Item> {
+        let table = self.table.lock();
+        let depth = |mut node: u64| {
+            // No chain is longer than the table; a directory that was moved below itself would make a ring.
+            let up = (0..table.live.len()).find(|_| {
+                let parent = table.live.get(&node).map_or(node, |e| e.parent);
+                std::mem::replace(&mut node, parent) == parent
+            });
+            up.unwrap_or(0)
+        };
+        let mut all: Vec<_> = table.live.iter().map(|(node, e)| (depth(*node), e.item.clone())).collect();
+        all.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        all.into_iter().map(|(_, item)| item).collect()
     }
 
     /// Items that were given and not taken back.

@@ -20,6 +20,7 @@
 
 pub mod api;
 mod convert;
+mod handlers;
 pub mod items;
 mod module;
 #[cfg(target_os = "macos")]

@@ -73,7 +73,7 @@ impl<H: Host> Volume<H> {
     /// What changed behind the kernel's back: one file, or (0) all that FSKit knows.
     fn changed(&self, node: u64) {
         let items = match node {
-            0 => self.items.all(),
+            0 => self.items.children_first(),
             node => self.items.find(node).into_iter().collect(),
         };
         if !items.is_empty() {
@@ -473,7 +473,7 @@ impl<H: Host> VolumeOperations<H> for Volume<H> {
     }
 
     fn check_access(&self, item: &H::Item, want: u32, who: Context) -> FsResult<bool> {
-        let request = proto::Access { node: self.node(item)?, uid: who.uid, groups: List(vec![who.gid]), want };
+        let request = proto::Access { node: self.node(item)?, uid: who.uid, groups: List(self.host.groups(who)), want };
         match self.call(request) {
             Ok(()) => Ok(true),
             Err(e) if [Code::Access, Code::NotPermitted, Code::ReadOnly].map(FsError::from).contains(&e) => Ok(false),

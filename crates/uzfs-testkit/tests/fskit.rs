@@ -50,6 +50,9 @@ enum Fault {
     TakesUrls,
     Hangs,
     ReadyAfterUnload,
+    HollowResult,
+    ResultOfAnother,
+    AllowsEverybody,
 }
 
 struct Broken {
@@ -292,6 +295,17 @@ impl VolumeOperations<StandIn> for BrokenVolume {
     fn check_access(&self, item: &Item, want: u32, context: Context) -> FsResult<bool> {
         self.inner.check_access(item, want, context)
     }
+    fn look(&self, name: &[u8], dir: &Item) -> FsResult<Looked<Item>> {
+        let (item, name) = self.lookup(name, dir)?;
+        let mut attributes = self.get_attributes(if self.fault == Fault::ResultOfAnother { dir } else { &item })?;
+        if self.fault == Fault::HollowResult {
+            attributes.change_time = None;
+        }
+        Ok(Looked { item, name, attributes })
+    }
+    fn may(&self, item: &Item, mask: u64, who: Context) -> FsResult<bool> {
+        if self.fault == Fault::AllowsEverybody { Ok(true) } else { self.inner.may(item, mask, who) }
+    }
     fn live_items(&self) -> usize {
         self.inner.live_items()
     }
@@ -412,6 +426,9 @@ fn each_broken_module_is_caught_by_its_rule() {
         (F::TakesUrls, Rule::NoUrls, 4503),
         (F::Hangs, Rule::Answers, libc::ETIMEDOUT),
         (F::ReadyAfterUnload, Rule::ContainerReady, libc::EAGAIN),
+        (F::HollowResult, Rule::ResultAttributes, libc::EFAULT),
+        (F::ResultOfAnother, Rule::ResultAttributes, libc::EFAULT),
+        (F::AllowsEverybody, Rule::AccessChecks, libc::EFAULT),
     ];
     for (fault, rule, code) in cases {
         let s = scene();

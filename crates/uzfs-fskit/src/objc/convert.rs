@@ -1,13 +1,13 @@
 //! Values between FSKit's objects and the module's types.
 
-use crate::api::{FsError, ItemAttributes, ItemType, SetAttributes, TimeSpec, attribute};
+use crate::api::{FsError, ItemAttributes, ItemType, SetAttributes, SetXattrPolicy, TimeSpec, attribute};
 use objc2::encode::{Encode, Encoding};
 use objc2::rc::Retained;
 use objc2::{AnyThread, msg_send};
 use objc2_foundation::{NSData, NSError, NSInteger, NSPOSIXErrorDomain, NSString, NSUUID};
 use objc2_fs_kit::{
     FSFileName, FSItemAttribute, FSItemAttributes, FSItemID, FSItemSetAttributesRequest, FSItemType, FSKitErrorDomain,
-    FSTaskOptions,
+    FSSetXattrPolicy, FSTaskOptions,
 };
 use std::ptr;
 
@@ -118,6 +118,16 @@ pub fn attributes(a: &ItemAttributes) -> Retained<FSItemAttributes> {
         let _: () = msg_send![&*out, setChangeTime: spec(a.change_time)];
         let _: () = msg_send![&*out, setBirthTime: spec(a.birth_time)];
         out
+    }
+}
+
+/// The module's policy for extended attributes.
+pub fn policy(policy: FSSetXattrPolicy) -> SetXattrPolicy {
+    match policy {
+        FSSetXattrPolicy::MustCreate => SetXattrPolicy::MustCreate,
+        FSSetXattrPolicy::MustReplace => SetXattrPolicy::MustReplace,
+        FSSetXattrPolicy::Delete => SetXattrPolicy::Delete,
+        _ => SetXattrPolicy::Always,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::host::MacHost;
 use super::volume::ZfsVolume;
-use super::{Sendable, convert};
+use super::volume27::ZfsVolume27;
+use super::{Sendable, convert, types27};
 use crate::Module;
 use crate::api::{BlockDevice, FsError, FsResult, Match, Resource, Task, UnaryFileSystem};
 use block2::DynBlock;
@@ -77,11 +78,13 @@ define_class!(
         ) {
             let loaded = self.ivars().module.load(&module_resource(resource), &convert::options(options));
             let failed = convert::error_of(&loaded);
-            let volume = loaded.ok().map(ZfsVolume::new);
+            let volume: Option<Retained<FSVolume>> = loaded.ok().map(|volume| {
+                if types27::there() { ZfsVolume27::new(volume).into_super() } else { ZfsVolume::new(volume).into_super() }
+            });
             if let Some(volume) = &volume {
                 self.ivars().host.loaded(volume);
             }
-            reply.call((convert::pointer(&volume).cast(), convert::pointer(&failed)));
+            reply.call((convert::pointer(&volume), convert::pointer(&failed)));
         }
 
         #[unsafe(method(unloadResource:options:replyHandler:))]

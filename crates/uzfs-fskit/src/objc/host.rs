@@ -3,13 +3,12 @@
 use super::convert;
 use super::file_system::ZfsFileSystem;
 use super::item::{MacItem, ZfsItem};
-use super::volume::ZfsVolume;
-use crate::api::{ContainerState, ContainerStatus, FsError, Host, ItemKey, System, XattrNames};
+use crate::api::{ContainerState, ContainerStatus, Context, FsError, Host, ItemKey, System, XattrNames};
 use objc2::rc::{Retained, Weak, autoreleasepool};
 use objc2::runtime::{AnyClass, NSObject};
 use objc2::{class, msg_send};
 use objc2_foundation::NSURL;
-use objc2_fs_kit::{FSContainerStatus, FSFileSystemBase};
+use objc2_fs_kit::{FSContainerStatus, FSFileSystemBase, FSVolume};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The group of which daemon and extension share the container.
@@ -22,7 +21,7 @@ const GROUP: &str = match option_env!("UZFS_APP_GROUP") {
 #[derive(Default)]
 pub struct MacHost {
     file_system: Mutex<Option<Weak<ZfsFileSystem>>>,
-    volume: Mutex<Option<Weak<ZfsVolume>>>,
+    volume: Mutex<Option<Weak<FSVolume>>>,
 }
 
 // SAFETY: weak references may be loaded on any thread, and the objects behind them are FSKit's, which allows the same.
@@ -41,7 +40,7 @@ impl MacHost {
     }
 
     /// The volume whose caches are invalidated.
-    pub fn loaded(&self, volume: &ZfsVolume) {
+    pub fn loaded(&self, volume: &FSVolume) {
         *locked(&self.volume) = Some(Weak::new(volume));
     }
 }
@@ -100,7 +99,7 @@ impl Host for MacHost {
     }
 
     fn system(&self) -> System {
-        if AnyClass::get(c"FSContext").is_some() {
+        if super::types27::there() {
             System::V27
         } else if AnyClass::get(c"FSPathURLResource").is_some() {
             System::V26
@@ -111,6 +110,10 @@ impl Host for MacHost {
 
     fn xattr_names(&self) -> XattrNames {
         XattrNames::Mac
+    }
+
+    fn groups(&self, context: Context) -> Vec<u32> {
+        super::groups::of(context)
     }
 
     fn forget_cached(&self, items: &[MacItem]) {

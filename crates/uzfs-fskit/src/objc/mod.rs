@@ -1,21 +1,26 @@
 //! The Objective-C classes: FSKit's objects to the module's types, and back. No logic.
 //!
-//! `ZFSFileSystem` is the principal class of the extension, `ZFSVolume` the volume it loads, `ZFSItem` a file. Methods that
+//! `ZFSFileSystem` is the principal class of the extension, `ZFSVolume` the volume it loads (from macOS 27 on
+//! `ZFSVolume27`, with the handler protocols), `ZFSItem` a file. Methods that
 //! reach the daemon are handed to a few worker threads and reply from there, so that FSKit's queue is free for the
 //! next one; the reply block and everything it needs is kept alive until then.
 //!
-//! What only macOS 26 or 27 has is looked up by name while running, never linked: resources that are paths (26), seek
-//! regions and cache invalidation (27).
+//! What only macOS 26 or 27 has is looked up by name while running, never linked: resources that are paths (26),
+//! handlers, seek regions and cache invalidation (27).
 //!
 //! Nothing here ran on a Mac yet. It type-checks for both architectures, and a lint compares every selector, required
 //! method and argument type with the bindings, because the compiler does not (`cargo xtask macos check`).
 
 mod convert;
 mod file_system;
+mod groups;
 mod host;
 mod item;
+mod results;
+mod types27;
 mod v27;
 mod volume;
+mod volume27;
 
 use objc2::ClassType;
 use std::sync::OnceLock;
@@ -27,8 +32,9 @@ const WORKERS: usize = 8;
 
 /// Makes the classes, so that ExtensionKit finds the principal class by its name.
 pub fn register_classes() {
-    let _ = (file_system::ZfsFileSystem::class(), volume::ZfsVolume::class(), item::ZfsItem::class());
-    v27::extend_volume_class();
+    let _ = (file_system::ZfsFileSystem::class(), item::ZfsItem::class());
+    // Only the class whose protocols the system has.
+    let _ = if types27::there() { volume27::ZfsVolume27::class() } else { volume::ZfsVolume::class() };
 }
 
 /// What crosses threads: objects that FSKit allows to be used from any.

@@ -1,16 +1,16 @@
-//! `ZFSVolume`: every operations protocol of macOS 15.4 and 26 but kernel-offloaded I/O, which compressed and
+//! `ZFSVolume`, of macOS 15.4 to 26: every operations protocol but kernel-offloaded I/O, which compressed and
 //! checksummed blocks rule out. What ZFS leaves to the kernel is inhibited: opening and closing, access checks (no
 //! caller is told before macOS 27), preallocation, renaming of volumes.
 
 use super::host::MacHost;
 use super::item::MacItem;
 use super::{Sendable, convert};
-use crate::api::{CaseFormat, FsError, FsResult, PackedEntry, SHORT_NAME, SetXattrPolicy, SyncFlags, VolumeOperations};
+use crate::api::{CaseFormat, FsError, FsResult, PackedEntry, SHORT_NAME, SyncFlags, VolumeOperations};
 use block2::DynBlock;
 use objc2::rc::Retained;
 use objc2::runtime::{Bool, NSObject};
 use objc2::{AnyThread, DefinedClass, Message, define_class, msg_send};
-use objc2_foundation::{NSArray, NSData, NSError, NSInteger, NSObjectProtocol};
+use objc2_foundation::{NSArray, NSData, NSError, NSInteger, NSObjectProtocol, NSUInteger};
 use objc2_fs_kit::{
     FSAccessMask, FSDeactivateOptions, FSDirectoryCookie, FSDirectoryEntryPacker, FSDirectoryVerifier, FSFileName,
     FSItem, FSItemAttributes, FSItemDeactivationOptions, FSItemGetAttributesRequest, FSItemID,
@@ -23,7 +23,8 @@ use objc2_fs_kit::{
 use std::ptr;
 use std::sync::Arc;
 
-type ModuleVolume = Arc<dyn VolumeOperations<MacHost>>;
+/// The module's volume.
+pub(super) type ModuleVolume = Arc<dyn VolumeOperations<MacHost>>;
 type Done = DynBlock<dyn Fn(*mut NSError)>;
 type Named = DynBlock<dyn Fn(*mut FSFileName, *mut NSError)>;
 type Found = DynBlock<dyn Fn(*mut FSItem, *mut FSFileName, *mut NSError)>;
@@ -41,6 +42,14 @@ define_class!(
     pub struct ZfsVolume;
 
     unsafe impl NSObjectProtocol for ZfsVolume {}
+
+    impl ZfsVolume {
+        // macOS 26.4 asks for it; the bindings do not know it yet.
+        #[unsafe(method(requestedMountOptions))]
+        fn requested_mount_options(&self) -> NSUInteger {
+            mount_options(&self.ivars().volume)
+        }
+    }
 
     unsafe impl FSVolumePathConfOperations for ZfsVolume {
         #[unsafe(method(maximumLinkCount))]
@@ -77,48 +86,12 @@ define_class!(
     unsafe impl FSVolumeOperations for ZfsVolume {
         #[unsafe(method_id(supportedVolumeCapabilities))]
         fn supported_volume_capabilities(&self) -> Retained<FSVolumeSupportedCapabilities> {
-            let c = self.ivars().volume.capabilities();
-            // SAFETY: setters of a new object.
-            unsafe {
-                let out = FSVolumeSupportedCapabilities::new();
-                out.setSupportsPersistentObjectIDs(c.persistent_ids);
-                out.setSupports64BitObjectIDs(c.wide_ids);
-                out.setSupportsHardLinks(c.hard_links);
-                out.setSupportsSymbolicLinks(c.symbolic_links);
-                out.setSupportsSparseFiles(c.sparse_files);
-                out.setSupports2TBFiles(c.large_files);
-                out.setSupportsSharedSpace(c.shared_space);
-                out.setSupportsFastStatFS(c.fast_statfs);
-                out.setCaseFormat(match c.case {
-                    CaseFormat::Sensitive => FSVolumeCaseFormat::Sensitive,
-                    CaseFormat::InsensitivePreserving => FSVolumeCaseFormat::InsensitiveCasePreserving,
-                });
-                out
-            }
+            capabilities(&self.ivars().volume)
         }
 
         #[unsafe(method_id(volumeStatistics))]
         fn volume_statistics(&self) -> Retained<FSStatFSResult> {
-            let s = self.ivars().volume.statistics();
-            let used = s.total_blocks.saturating_sub(s.free_blocks);
-            // SAFETY: setters of a new object.
-            unsafe {
-                let name = convert::text(SHORT_NAME);
-                let out = FSStatFSResult::initWithFileSystemTypeName(FSStatFSResult::alloc(), &name);
-                out.setBlockSize(s.block_size as NSInteger);
-                out.setIoSize(s.io_size as NSInteger);
-                out.setTotalBlocks(s.total_blocks);
-                out.setFreeBlocks(s.free_blocks);
-                out.setAvailableBlocks(s.free_blocks);
-                out.setUsedBlocks(used);
-                out.setTotalBytes(s.total_blocks.saturating_mul(s.block_size));
-                out.setFreeBytes(s.free_blocks.saturating_mul(s.block_size));
-                out.setAvailableBytes(s.free_blocks.saturating_mul(s.block_size));
-                out.setUsedBytes(used.saturating_mul(s.block_size));
-                out.setTotalFiles(s.total_files);
-                out.setFreeFiles(s.free_files);
-                out
-            }
+            statistics(&self.ivars().volume)
         }
 
         #[unsafe(method(enableOpenUnlinkEmulation))]
@@ -315,21 +288,7 @@ define_class!(
                 Sendable((packer.retain(), reply.copy()));
             super::run(move || {
                 let (packer, reply) = kept.get();
-                let mut pack = |e: &PackedEntry<'_>| {
-                    let name = convert::file_name(e.name);
-                    let attributes = e.attributes.as_ref().map(convert::attributes);
-                    // SAFETY: the packer copies what it is given, and is alive until the reply.
-                    unsafe {
-                        packer.packEntryWithName_itemType_itemID_nextCookie_attributes(
-                            &name,
-                            convert::fs_type(e.kind),
-                            FSItemID(e.id),
-                            e.next_cookie,
-                            attributes.as_deref(),
-                        )
-                    }
-                };
-                let listed = ours(directory).and_then(|d| volume.enumerate(&d, cookie, verifier, wanted, &mut pack));
+                let listed = list(&volume, directory, (cookie, verifier), wanted, packer);
                 let failed = convert::error_of(&listed);
                 reply.call((listed.unwrap_or(0), convert::pointer(&failed)));
             });
@@ -351,12 +310,7 @@ define_class!(
                 Sendable((buffer.retain(), reply.copy()));
             super::run(move || {
                 let (buffer, reply) = kept.get();
-                // SAFETY: the buffer is writable for its length until the reply, and nobody else writes it.
-                let room = unsafe {
-                    let bytes = buffer.mutableBytes().as_ptr().cast::<u8>();
-                    std::slice::from_raw_parts_mut(bytes, length.min(buffer.length()))
-                };
-                let done = ours(item).and_then(|i| volume.read(&i, offset, room));
+                let done = ours(item).and_then(|i| fill(&volume, &i, offset, length, buffer));
                 let failed = convert::error_of(&done);
                 reply.call((done.unwrap_or(0), convert::pointer(&failed)));
             });
@@ -406,12 +360,7 @@ define_class!(
             reply: &DynBlock<dyn Fn(*mut NSError)>,
         ) {
             let (item, name, value) = (MacItem::of(item), convert::name_bytes(name), value.map(NSData::to_vec));
-            let policy = match policy {
-                FSSetXattrPolicy::MustCreate => SetXattrPolicy::MustCreate,
-                FSSetXattrPolicy::MustReplace => SetXattrPolicy::MustReplace,
-                FSSetXattrPolicy::Delete => SetXattrPolicy::Delete,
-                _ => SetXattrPolicy::Always,
-            };
+            let policy = convert::policy(policy);
             self.later(reply, move |v| v.set_xattr(&name, value.as_deref(), &ours(item)?, policy));
         }
 
@@ -508,12 +457,104 @@ define_class!(
     }
 );
 
+/// `FSMountOptions` of a volume: 1 for one that can only be read.
+pub(super) fn mount_options(volume: &ModuleVolume) -> NSUInteger {
+    NSUInteger::from(volume.is_readonly())
+}
+
+/// What a volume can do.
+pub(super) fn capabilities(volume: &ModuleVolume) -> Retained<FSVolumeSupportedCapabilities> {
+    let c = volume.capabilities();
+    // SAFETY: setters of a new object.
+    unsafe {
+        let out = FSVolumeSupportedCapabilities::new();
+        out.setSupportsPersistentObjectIDs(c.persistent_ids);
+        out.setSupports64BitObjectIDs(c.wide_ids);
+        out.setSupportsHardLinks(c.hard_links);
+        out.setSupportsSymbolicLinks(c.symbolic_links);
+        out.setSupportsSparseFiles(c.sparse_files);
+        out.setSupports2TBFiles(c.large_files);
+        out.setSupportsSharedSpace(c.shared_space);
+        out.setSupportsFastStatFS(c.fast_statfs);
+        out.setCaseFormat(match c.case {
+            CaseFormat::Sensitive => FSVolumeCaseFormat::Sensitive,
+            CaseFormat::InsensitivePreserving => FSVolumeCaseFormat::InsensitiveCasePreserving,
+        });
+        out
+    }
+}
+
+/// Space of a volume.
+pub(super) fn statistics(volume: &ModuleVolume) -> Retained<FSStatFSResult> {
+    let s = volume.statistics();
+    let used = s.total_blocks.saturating_sub(s.free_blocks);
+    // SAFETY: setters of a new object.
+    unsafe {
+        let name = convert::text(SHORT_NAME);
+        let out = FSStatFSResult::initWithFileSystemTypeName(FSStatFSResult::alloc(), &name);
+        out.setBlockSize(s.block_size as NSInteger);
+        out.setIoSize(s.io_size as NSInteger);
+        out.setTotalBlocks(s.total_blocks);
+        out.setFreeBlocks(s.free_blocks);
+        out.setAvailableBlocks(s.free_blocks);
+        out.setUsedBlocks(used);
+        out.setTotalBytes(s.total_blocks.saturating_mul(s.block_size));
+        out.setFreeBytes(s.free_blocks.saturating_mul(s.block_size));
+        out.setAvailableBytes(s.free_blocks.saturating_mul(s.block_size));
+        out.setUsedBytes(used.saturating_mul(s.block_size));
+        out.setTotalFiles(s.total_files);
+        out.setFreeFiles(s.free_files);
+        out
+    }
+}
+
+/// Lists a directory into FSKit's packer; gives the verifier.
+pub(super) fn list(
+    volume: &ModuleVolume,
+    directory: Option<MacItem>,
+    (cookie, verifier): (FSDirectoryCookie, FSDirectoryVerifier),
+    wanted: bool,
+    packer: &FSDirectoryEntryPacker,
+) -> FsResult<FSDirectoryVerifier> {
+    let mut pack = |e: &PackedEntry<'_>| {
+        let name = convert::file_name(e.name);
+        let attributes = e.attributes.as_ref().map(convert::attributes);
+        // SAFETY: the packer copies what it is given, and is alive until the reply.
+        unsafe {
+            packer.packEntryWithName_itemType_itemID_nextCookie_attributes(
+                &name,
+                convert::fs_type(e.kind),
+                FSItemID(e.id),
+                e.next_cookie,
+                attributes.as_deref(),
+            )
+        }
+    };
+    volume.enumerate(&ours(directory)?, cookie, verifier, wanted, &mut pack)
+}
+
+/// Reads into FSKit's buffer.
+pub(super) fn fill(
+    volume: &ModuleVolume,
+    item: &MacItem,
+    offset: libc::off_t,
+    length: usize,
+    buffer: &FSMutableFileDataBuffer,
+) -> FsResult<usize> {
+    // SAFETY: the buffer is writable for its length until the reply, and nobody else writes it.
+    let room = unsafe {
+        let bytes = buffer.mutableBytes().as_ptr().cast::<u8>();
+        std::slice::from_raw_parts_mut(bytes, length.min(buffer.length()))
+    };
+    volume.read(item, offset, room)
+}
+
 /// An item of ours, or the error for one that is not.
-fn ours(item: Option<MacItem>) -> FsResult<MacItem> {
+pub(super) fn ours(item: Option<MacItem>) -> FsResult<MacItem> {
     item.ok_or(FsError::Posix(libc::ESTALE))
 }
 
-fn answer(reply: &Done, result: FsResult<()>) {
+pub(super) fn answer(reply: &Done, result: FsResult<()>) {
     let failed = convert::error_of(&result);
     reply.call((convert::pointer(&failed),));
 }

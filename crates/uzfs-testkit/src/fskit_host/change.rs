@@ -3,11 +3,15 @@
 use super::driver::{FAULT, Step, module_error};
 use super::{Fskitd, Problem, Rule, StandIn};
 use uzfs_fskit::api::{
-    FsError, ItemAttributes, ItemType, SetAttributes, SetXattrPolicy, SyncFlags, TimeSpec, UnaryFileSystem, attribute,
+    Context, FsError, ItemAttributes, ItemType, SetAttributes, SetXattrPolicy, SyncFlags, TimeSpec, UnaryFileSystem,
+    attribute,
 };
 
 /// A name in a directory, as FSKit gives it: number of the directory, and the name.
 pub type Place<'a> = (u64, &'a [u8]);
+
+/// Who asks, where it does not matter.
+const ROOT: Context = Context { uid: 0, gid: 0 };
 
 /// What is to be set. Times and the like that are none stay.
 #[derive(Debug, Default, Clone, Copy)]
@@ -58,28 +62,60 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
     pub fn create(&self, at: Place<'_>, kind: ItemType, wanted: &Wanted) -> Step<ItemAttributes> {
         let (volume, parent) = self.item(at.0)?;
         let (mut attrs, bits) = wanted.request();
-        let made = volume.create(at.1, kind, &parent, &mut attrs).map_err(|e| module_error("createItem", e))?;
+        let item = if self.handles() {
+            let made = volume.make(at.1, kind, &parent, &mut attrs, ROOT).map_err(|e| module_error("createItem", e))?;
+            self.changed(&made.attributes, &[(at.0, &made.directory)])?;
+            made.item
+        } else {
+            volume.create(at.1, kind, &parent, &mut attrs).map_err(|e| module_error("createItem", e))?.0
+        };
         if !matches!(kind, ItemType::File | ItemType::Directory) {
             return Err(Problem::new(Rule::Creatable, FAULT, format!("a {kind:?} was made")));
         }
-        let known = self.learn(&volume, made.0)?;
+        let known = self.learn(&volume, item)?;
         all_consumed(bits, attrs.consumed)?;
         Ok(known)
+    }
+
+    /// What came with a result: all of a file's attributes, and those of the directories it names.
+    fn changed(&self, file: &ItemAttributes, directories: &[(u64, &ItemAttributes)]) -> Step<()> {
+        self.result(&[file])?;
+        for (id, attributes) in directories {
+            self.result(&[attributes])?;
+            if attributes.file_id != Some(*id) {
+                let text = format!("attributes of {:?} came for directory {id}", attributes.file_id);
+                return Err(Problem::new(Rule::ResultAttributes, FAULT, text));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a symbolic link.
     pub fn symlink(&self, at: Place<'_>, target: &[u8], wanted: &Wanted) -> Step<ItemAttributes> {
         let (volume, parent) = self.item(at.0)?;
         let (mut attrs, _) = wanted.request();
-        let made = volume.create_symlink(at.1, &parent, &mut attrs, target);
-        self.learn(&volume, made.map_err(|e| module_error("createSymbolicLink", e))?.0)
+        let wrong = |e| module_error("createSymbolicLink", e);
+        if !self.handles() {
+            let made = volume.create_symlink(at.1, &parent, &mut attrs, target).map_err(wrong)?;
+            return self.learn(&volume, made.0);
+        }
+        let made = volume.make_symlink(at.1, &parent, &mut attrs, target, ROOT).map_err(wrong)?;
+        self.changed(&made.attributes, &[(at.0, &made.directory)])?;
+        self.learn(&volume, made.item)
     }
 
     /// Gives a file another name.
     pub fn link(&self, id: u64, at: Place<'_>) -> Step<ItemAttributes> {
         let (volume, item) = self.item(id)?;
         let (_, parent) = self.item(at.0)?;
-        let stored = volume.create_link(&item, at.1, &parent).map_err(|e| module_error("createLink", e))?;
+        let wrong = |e| module_error("createLink", e);
+        let stored = if self.handles() {
+            let made = volume.make_link(&item, at.1, &parent).map_err(wrong)?;
+            self.changed(&made.attributes, &[(at.0, &made.directory)])?;
+            made.name
+        } else {
+            volume.create_link(&item, at.1, &parent).map_err(wrong)?
+        };
         if stored.is_empty() {
             return Err(Problem::new(Rule::StoredName, FAULT, "no name came with the link"));
         }
@@ -97,7 +133,12 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
             (false, true) => Err(module_error("removeItem", FsError::Posix(libc::ENOTDIR))),
             _ => self.item(id).and_then(|(volume, item)| {
                 let (_, parent) = self.item(at.0)?;
-                volume.remove(&item, at.1, &parent).map_err(|e| module_error("removeItem", e))
+                let wrong = |e| module_error("removeItem", e);
+                if !self.handles() {
+                    return volume.remove(&item, at.1, &parent).map_err(wrong);
+                }
+                let removed = volume.take_away(&item, at.1, &parent).map_err(wrong)?;
+                self.changed(&removed.attributes, &[(at.0, &removed.directory)])
             }),
         };
         self.forget(id, 1)?;
@@ -112,8 +153,17 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
             let (volume, item) = self.item(id)?;
             let ((_, from_dir), (_, to_dir)) = (self.item(from.0)?, self.item(to.0)?);
             let over = over.map(|id| self.item(id)).transpose()?.map(|(_, item)| item);
-            let stored = volume.rename(&item, (&from_dir, from.1), (&to_dir, to.1), over.as_ref());
-            match stored.map_err(|e| module_error("renameItem", e))?.is_empty() {
+            let wrong = |e| module_error("renameItem", e);
+            let stored = if self.handles() {
+                let moved = volume.move_to(&item, (&from_dir, from.1), (&to_dir, to.1), over.as_ref());
+                let moved = moved.map_err(wrong)?;
+                self.changed(&moved.attributes, &[(from.0, &moved.from), (to.0, &moved.to)])?;
+                self.result(&moved.over.iter().collect::<Vec<_>>())?;
+                moved.name
+            } else {
+                volume.rename(&item, (&from_dir, from.1), (&to_dir, to.1), over.as_ref()).map_err(wrong)?
+            };
+            match stored.is_empty() {
                 true => Err(Problem::new(Rule::StoredName, FAULT, "no name came with the renamed file")),
                 false => Ok(()),
             }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use uzfs_fskit::api::{
-    ContainerState, FsError, FsKitCode, FsResult, Host, ItemAttributes, ItemType, PARENT_OF_ROOT_ID, PackedEntry,
-    ProbeResult, ROOT_ID, Resource, SHORT_NAME, SeekRegion, SetAttributes, Statistics, SyncFlags, System, Task,
-    UnaryFileSystem, VolumeOperations,
+    ContainerState, Context, FsError, FsKitCode, FsResult, Host, ItemAttributes, ItemType, PARENT_OF_ROOT_ID,
+    PackedEntry, ProbeResult, ROOT_ID, Resource, SHORT_NAME, SeekRegion, SetAttributes, Statistics, SyncFlags, System,
+    Task, UnaryFileSystem, VolumeOperations, access,
 };
 
 /// How long a call of the life cycle may take.
@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const UNEXPECTED: FsError = FsError::Posix(libc::EAGAIN);
 const UNUSABLE: FsError = FsError::FsKit(FsKitCode::ResourceUnusable);
 pub(super) const FAULT: FsError = FsError::Posix(libc::EFAULT);
+
+/// Somebody who owns nothing.
+const STRANGER: u32 = 4_242_424;
 
 pub(super) type Volume = Arc<dyn VolumeOperations<StandIn>>;
 pub(super) type Step<T> = Result<T, Problem>;
@@ -372,11 +375,42 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
     /// Finds a name; the file is known from now on, once more.
     pub fn lookup(&self, dir: u64, name: &[u8]) -> Step<ItemAttributes> {
         let (volume, parent) = self.item(dir)?;
-        let (item, stored) = volume.lookup(name, &parent).map_err(|e| module_error("lookup", e))?;
+        let (item, stored) = if self.handles() {
+            let found = volume.look(name, &parent).map_err(|e| module_error("lookup", e))?;
+            self.result(&[&found.attributes])?;
+            let known = locked(&self.known);
+            let same = known.iter().find(|(_, k)| Arc::ptr_eq(&k.item, &found.item));
+            if same.is_some_and(|(id, _)| found.attributes.file_id != Some(*id)) {
+                return Err(Problem::new(
+                    Rule::ResultAttributes,
+                    FAULT,
+                    "attributes of another file came with an item",
+                ));
+            }
+            (found.item, found.name)
+        } else {
+            volume.lookup(name, &parent).map_err(|e| module_error("lookup", e))?
+        };
         if stored.is_empty() {
             return Err(Problem::new(Rule::StoredName, FAULT, "no name came with the item"));
         }
         self.learn(&volume, item)
+    }
+
+    /// Attributes that came with a result: FSKit keeps them, and never asks for what is missing.
+    pub(super) fn result(&self, all: &[&ItemAttributes]) -> Step<()> {
+        match all.iter().find(|a| !a.missing().is_empty()) {
+            None => Ok(()),
+            Some(a) => {
+                let text = format!("a result lacks {}", a.missing().join(", "));
+                Err(Problem::new(Rule::ResultAttributes, FAULT, text))
+            }
+        }
+    }
+
+    /// Whether the system uses macOS 27's protocols.
+    pub(super) fn handles(&self) -> bool {
+        self.host.system() >= System::V27
     }
 
     /// Notes an item that the module gave.
@@ -413,6 +447,17 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
             (Some(k), Ok(volume)) => Self::reclaimed(volume.reclaim(&k.item)),
             _ => Ok(()),
         }
+    }
+
+    /// Numbers of those files that the kernel knows among `nodes`.
+    pub(super) fn known_of(&self, nodes: &[u64]) -> Vec<u64> {
+        let known = locked(&self.known);
+        known.iter().filter(|(_, k)| nodes.contains(&k.item.key.node)).map(|(id, _)| *id).collect()
+    }
+
+    /// The host that the module was made for.
+    pub(super) fn host(&self) -> &Arc<StandIn> {
+        &self.host
     }
 
     /// Attributes of a file.
@@ -554,6 +599,11 @@ impl<M: UnaryFileSystem<StandIn> + 'static> Fskitd<M> {
         }
         if self.attributes(id)?.modify_time != first.modify_time {
             return Err(Problem::new(Rule::StableTimes, FAULT, "a time changed by itself"));
+        }
+        let stranger = Context { uid: STRANGER, gid: STRANGER };
+        let closed = first.mode.is_some_and(|m| m & 0o002 == 0) && first.uid != Some(STRANGER);
+        if self.handles() && closed && volume.may(&item, access::WRITE_DATA, stranger) != Ok(false) {
+            return Err(Problem::new(Rule::AccessChecks, FAULT, "a stranger may write"));
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ pub use driver::{Audit, Fskitd, Phase};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use uzfs_fskit::api::{
-    BlockDevice, ContainerState, ContainerStatus, FsError, FsResult, Host, ItemKey, Resource, System, XattrNames,
+    BlockDevice, ContainerState, ContainerStatus, Context, FsError, FsResult, Host, ItemKey, Resource, System,
+    XattrNames,
 };
 
 /// A rule of FSKit.
@@ -77,6 +78,10 @@ pub enum Rule {
     Creatable,
     /// URLs are not recognized.
     NoUrls,
+    /// A result of macOS 27 has all attributes, of the file and of the directories it changed, and they are theirs.
+    ResultAttributes,
+    /// Whoever asks is checked where the system leaves that to the module (macOS 27).
+    AccessChecks,
     /// Every call ends.
     Answers,
 }
@@ -122,8 +127,12 @@ pub struct StandIn {
     tickets: Vec<PathBuf>,
     status: Mutex<ContainerStatus>,
     forgotten: Mutex<Vec<Vec<u64>>>,
+    kernel: Mutex<Option<Forget>>,
     lines: Mutex<Vec<String>>,
 }
+
+/// What makes the kernel forget what it caches of files, which are told by their nodes.
+type Forget = Box<dyn Fn(&[u64]) + Send>;
 
 fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,6 +147,7 @@ impl StandIn {
             tickets,
             status: Mutex::new(ContainerStatus { state: ContainerState::NotReady, status: None }),
             forgotten: Mutex::default(),
+            kernel: Mutex::default(),
             lines: Mutex::default(),
         })
     }
@@ -150,6 +160,11 @@ impl StandIn {
     /// Files whose cached state the module had forgotten (`setCacheState`), call by call.
     pub fn forgotten(&self) -> Vec<Vec<u64>> {
         locked(&self.forgotten).clone()
+    }
+
+    /// Who forgets what the module had forgotten.
+    pub(super) fn set_kernel(&self, kernel: Option<Forget>) {
+        *locked(&self.kernel) = kernel;
     }
 
     /// What the module logged.
@@ -193,9 +208,16 @@ impl Host for StandIn {
         self.names
     }
 
+    fn groups(&self, context: Context) -> Vec<u32> {
+        vec![context.gid]
+    }
+
     fn forget_cached(&self, items: &[Arc<HostItem>]) {
         let mut nodes: Vec<u64> = items.iter().map(|i| i.key.node).collect();
         nodes.sort_unstable();
+        if let Some(kernel) = &*locked(&self.kernel) {
+            kernel(&nodes);
+        }
         locked(&self.forgotten).push(nodes);
     }
 

@@ -60,7 +60,7 @@ pub fn mount<M: UnaryFileSystem<StandIn> + 'static>(
 ) -> io::Result<Mounted> {
     let readonly = fskitd.is_readonly().map_err(|p| io::Error::other(p.to_string()))?;
     let broken = Arc::new(Mutex::default());
-    let front = Front { fskitd, verifiers: Mutex::default(), broken: broken.clone() };
+    let front = Front { fskitd: fskitd.clone(), verifiers: Mutex::default(), broken: broken.clone() };
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
@@ -76,7 +76,17 @@ pub fn mount<M: UnaryFileSystem<StandIn> + 'static>(
     }
     config.n_threads = Some(4);
     config.clone_fd = true;
-    Ok(Mounted { session: fuser::spawn_mount(front, at, &config)?, broken })
+    let session = fuser::spawn_mount(front, at, &config)?;
+    let (notifier, known) = (session.notifier(), Arc::downgrade(&fskitd));
+    fskitd.host().set_kernel(Some(Box::new(move |nodes| {
+        let Some(fskitd) = known.upgrade() else { return };
+        for id in fskitd.known_of(nodes) {
+            let ino = if id == ROOT_ID { INodeNo::ROOT } else { INodeNo(id) };
+            // A file that the kernel forgot by itself is not there.
+            let _ = notifier.inval_inode(ino, 0, 0);
+        }
+    })));
+    Ok(Mounted { session, broken })
 }
 
 fn time(t: Option<TimeSpec>) -> SystemTime {
