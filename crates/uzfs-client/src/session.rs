@@ -142,6 +142,18 @@ impl<'a> Session<'a> {
         self.settle(result)
     }
 
+    /// Calls a method that answers in parts; `part` may make other calls meanwhile, on a connection of their own.
+    pub fn stream_beside<M: Method>(
+        &mut self,
+        args: &M::Args,
+        part: &mut dyn FnMut(&mut Self, M::Reply) -> bool,
+    ) -> Result<Result<(), Failure>, Stop> {
+        self.connection()?;
+        let Some(mut connection) = self.connection.take() else { return Err(Stop::Exit(1)) };
+        let result = connection.stream::<M>(args, &mut |reply| part(self, reply));
+        self.settle(result)
+    }
+
     /// Calls a method that answers in parts and prints each part at once; ends when nobody reads.
     pub fn stream_to_output<M: Method>(
         &mut self,

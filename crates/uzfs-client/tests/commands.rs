@@ -71,7 +71,8 @@ fn pools(names: &[&str]) -> Fake {
 #[test]
 fn lists() {
     let mut fake = pools(&["classes", "basic"]);
-    fake.mounts = vec![MountEntry { dataset: "basic".into(), mountpoint: "/basic".into(), options: vec![] }];
+    fake.mounts =
+        vec![MountEntry { dataset: "basic".into(), mountpoint: "/basic".into(), options: vec![], frontend: false }];
     transcript(fake, "lists.txt");
 }
 
@@ -241,6 +242,7 @@ fn mounts_and_keys() {
         dataset: dataset.into(),
         mountpoint: at.into(),
         options: options.iter().map(|o| (*o).to_owned()).collect(),
+        frontend: false,
     };
     fake.mounts = vec![
         mounted("basic", "/basic", &[]),

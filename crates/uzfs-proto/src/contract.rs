@@ -273,9 +273,17 @@ contract_methods! {
     /// Forgets the key of an encryption root.
     unary owner UnloadKey unload_key(UnloadKeyArgs) -> Empty;
     /// Serves a dataset over the file-system protocol to a front end of its own, such as the FSKit extension.
-    unary owner Publish publish(PublishArgs) -> PublishReply;
+    /// Also for the user whose folder holds the tickets.
+    unary open Publish publish(PublishArgs) -> PublishReply;
     /// Takes the ticket of Publish back; connections of its front ends end.
     unary owner Unpublish unpublish(UnpublishArgs) -> Empty;
+    /// Has the agent of a user mount datasets, where the caller may not do it himself (FSKit mounts for no root).
+    unary owner MountByAgent mount_by_agent(MountArgs) -> ItemResults;
+    /// Makes the caller a mount agent: tasks come until he goes (streamed). For the owner and the user whose folder holds
+    /// the tickets.
+    stream open ServeMounts serve_mounts(Empty) -> MountTask;
+    /// Says what came of a task of ServeMounts.
+    unary open ReportMounts report_mounts(ReportMountsArgs) -> Empty;
     /// Cache and I/O counters.
     unary open GetStats get_stats(Empty) -> GetStatsReply;
     /// Unmounts everything, closes all pools and ends the daemon.
@@ -296,7 +304,7 @@ fn write_types(out: &mut String) {
     write_structs!(out: Raw, Property, LeafJob, RebuildStats, VdevStats, VdevNode, ScanStats,
         RemovalStats, ExpandStats, CheckpointStats, ErrorEntry, DedupBucket, DedupStats,
         ImportablePool, Pool, HistoryRecord, EventValue, Event, Dataset, MountEntry, Search, Rewind,
-        RewindInfo, MountItem, ItemResult, VdevSpec, BookmarkSpec, HoldEntry, Failure);
+        RewindInfo, MountItem, TicketItem, ItemResult, VdevSpec, BookmarkSpec, HoldEntry, Failure);
 }
 
 /// The interface definition as generated from the code.

@@ -83,6 +83,8 @@ contract_structs! {
         pub mountpoint: String,
         /// Mount options in force, such as `ro`, `noatime`.
         pub options: Vec<String>,
+        /// A front end of its own serves it (see Publish): the system's `umount` ends it, not Unmount.
+        pub frontend: bool,
     }
 }
 

@@ -286,12 +286,41 @@ contract_structs! {
         pub dataset: String,
         /// User whose front end may read the ticket, root's daemon only; the caller if left out.
         pub uid: Option<u64>,
+        /// Where the caller is about to mount it; shown by ListMounts while a front end has it mounted.
+        pub mountpoint: Option<String>,
     }
 
     /// Result of Publish.
     pub struct PublishReply {
         /// Absolute path of the ticket: a file that stands for the dataset and holds the secret to use it.
         pub ticket: String,
+    }
+
+    /// One dataset that a mount agent is to mount.
+    pub struct TicketItem {
+        /// Absolute path of its ticket, which the agent's user can read.
+        pub ticket: String,
+        /// What to mount where, and how.
+        pub item: MountItem,
+    }
+
+    /// A part of the result of ServeMounts: something to do. The last part has nothing in it.
+    #[derive(Default)]
+    pub struct MountTask {
+        /// Number of the task, for ReportMounts.
+        pub id: U64,
+        /// What to mount, in this order.
+        pub items: Vec<TicketItem>,
+        /// Make missing directories of the mount points.
+        pub create: bool,
+    }
+
+    /// Parameters of ReportMounts.
+    pub struct ReportMountsArgs {
+        /// Number of the task.
+        pub id: U64,
+        /// Outcomes in the order of its items.
+        pub results: Vec<ItemResult>,
     }
 
     /// Parameters of Unpublish.

@@ -4,6 +4,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Where root's daemon listens; macOS has no `/run`.
+const ROOTS: &str = if cfg!(target_os = "macos") { "/var/run/uzfs/uzfsd.sock" } else { "/run/uzfs/uzfsd.sock" };
+
 /// The socket of the daemon of user `uid`: `UZFS_SOCKET` if set; for root `/run/uzfs/uzfsd.sock`; for
 /// others `uzfs/uzfsd.sock` in `XDG_RUNTIME_DIR`, or in `/tmp/uzfs-UID` where there is none.
 pub fn socket_path(uid: u32, variable: impl Fn(&str) -> Option<String>) -> PathBuf {
@@ -11,7 +14,7 @@ pub fn socket_path(uid: u32, variable: impl Fn(&str) -> Option<String>) -> PathB
         return PathBuf::from(path);
     }
     if uid == 0 {
-        return PathBuf::from("/run/uzfs/uzfsd.sock");
+        return PathBuf::from(ROOTS);
     }
     match variable("XDG_RUNTIME_DIR").filter(|d| d.starts_with('/') && Path::new(d).is_dir()) {
         Some(dir) => Path::new(&dir).join("uzfs/uzfsd.sock"),

@@ -5,10 +5,14 @@
 //! open. Errors become the codes of the wire through the one table from error kinds to error numbers. Operations that
 //! change files are refused where the file system cannot be written.
 //!
-//! Locks: the set of known files is a leaf.
+//! What changes a whole dataset from outside, such as a rollback, exchanges the tree: operations wait meanwhile and go
+//! on with the new one. A number of a file can stand for another file then. So files that were known keep their
+//! generation, and those that are another's now are stale until they are looked up again.
+//!
+//! Locks: `vfs`, which operations hold for reading, then the sets of files, which are leaves.
 
-use parking_lot::Mutex;
-use std::collections::HashSet;
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uzfs_fsproto::wire::{self, List};
@@ -22,13 +26,48 @@ use zfs_zpl::{CaseMode, CaseSensitivity, NewFile, NodeId, RenameFlags, Vfs, Xatt
 const SETTABLE: u64 = ZFS_NODUMP | ZFS_IMMUTABLE | ZFS_APPENDONLY | ZFS_OPAQUE | ZFS_HIDDEN;
 /// Most bytes of a listing.
 const LISTING: usize = 512 << 10;
+/// Bits of an object number in a node; the tree is above.
+const OBJECT_BITS: u32 = 48;
 
 /// A dataset behind the protocol.
 pub struct VfsService {
-    vfs: Arc<Vfs>,
+    /// None while it is exchanged, and when that failed.
+    vfs: RwLock<Option<Arc<Vfs>>>,
     info: VolumeInfo,
     mounted: AtomicBool,
-    known: Mutex<HashSet<u64>>,
+    /// Files that the front end knows, with their generations.
+    known: Mutex<HashMap<u64, u32>>,
+    /// Known files that are gone, or others by now.
+    stale: Mutex<HashSet<u64>>,
+    /// Whether there are any.
+    any_stale: AtomicBool,
+}
+
+/// A service whose tree is being exchanged.
+pub struct Suspended<'a> {
+    service: &'a VfsService,
+    place: RwLockWriteGuard<'a, Option<Arc<Vfs>>>,
+}
+
+impl Suspended<'_> {
+    /// Goes on with another tree.
+    pub fn resume(mut self, fresh: Arc<Vfs>) {
+        let known = self.service.known.lock();
+        let mut stale = self.service.stale.lock();
+        for (&raw, &generation) in &*known {
+            let node = NodeId::from_raw(raw);
+            // Trees of snapshots are counted anew.
+            let same = raw >> OBJECT_BITS == 0 && fresh.getattr(node).is_ok_and(|a| a.generation == generation);
+            if same && fresh.is_writable() {
+                fresh.hold(node);
+            }
+            if !same {
+                stale.insert(raw);
+            }
+        }
+        self.service.any_stale.store(!stale.is_empty(), Ordering::Release);
+        *self.place = Some(fresh);
+    }
 }
 
 /// The code of an engine error.
@@ -120,7 +159,35 @@ impl VfsService {
             true => info.flags &= !volume::READONLY,
             false => info.flags |= volume::READONLY,
         }
-        Self { vfs, info, mounted: AtomicBool::new(false), known: Mutex::default() }
+        Self {
+            vfs: RwLock::new(Some(vfs)),
+            info,
+            mounted: AtomicBool::new(false),
+            known: Mutex::default(),
+            stale: Mutex::default(),
+            any_stale: AtomicBool::new(false),
+        }
+    }
+
+    /// The tree. Operations within operations ask again, so a waiting exchange must not stop them.
+    fn vfs(&self) -> Result<MappedRwLockReadGuard<'_, Arc<Vfs>>, Code> {
+        RwLockReadGuard::try_map(self.vfs.read_recursive(), Option::as_ref).map_err(|_| Code::Io)
+    }
+
+    /// A file that the front end names, unless it is another by now.
+    fn at(&self, raw: u64) -> Result<NodeId, Code> {
+        if self.any_stale.load(Ordering::Acquire) && self.stale.lock().contains(&raw) {
+            return Err(Code::Stale);
+        }
+        Ok(NodeId::from_raw(raw))
+    }
+
+    /// Waits for operations that are under way, lets go of the tree, and keeps others waiting until it is resumed. What
+    /// is not resumed fails from then on.
+    pub fn suspend(&self) -> Suspended<'_> {
+        let mut place = self.vfs.write();
+        *place = None;
+        Suspended { service: self, place }
     }
 
     /// Whether a front end has it mounted.
@@ -136,32 +203,43 @@ impl VfsService {
 
     /// Lets go of every file that the front end knew.
     fn forget_all(&self) {
-        let known = std::mem::take(&mut *self.known.lock());
-        for node in known {
-            if let Err(e) = self.vfs.release(NodeId::from_raw(node)) {
+        let (known, stale) = (std::mem::take(&mut *self.known.lock()), std::mem::take(&mut *self.stale.lock()));
+        self.any_stale.store(false, Ordering::Release);
+        let Ok(vfs) = self.vfs() else { return };
+        for node in known.into_keys().filter(|n| !stale.contains(n)) {
+            if let Err(e) = vfs.release(NodeId::from_raw(node)) {
                 tracing::warn!("letting go of a file: {e}");
             }
         }
     }
 
     /// The front end knows a file from now on.
-    fn learn(&self, node: NodeId) {
-        if self.vfs.is_writable() && self.known.lock().insert(node.raw()) {
-            self.vfs.hold(node);
+    fn learn(&self, found: &Attr) -> Result<(), Code> {
+        let vfs = self.vfs()?;
+        if !vfs.is_writable() {
+            return Ok(());
         }
+        let mut known = self.known.lock();
+        let fresh = known.insert(found.node, found.generation).is_none();
+        let again = self.any_stale.load(Ordering::Acquire) && self.stale.lock().remove(&found.node);
+        if fresh || again {
+            vfs.hold(NodeId::from_raw(found.node));
+        }
+        Ok(())
     }
 
     /// Does something that changes files.
     fn change<T>(&self, what: impl FnOnce(&Vfs) -> zfs_zio::Result<T>) -> Result<T, Code> {
-        if !self.vfs.is_writable() {
+        let vfs = self.vfs()?;
+        if !vfs.is_writable() {
             return Err(Code::ReadOnly);
         }
-        what(&self.vfs).map_err(|e| code(&e))
+        what(&vfs).map_err(|e| code(&e))
     }
 
     /// Makes a file; what cannot be said while making it is set afterwards.
     fn make(&self, caller: &Caller, dir: u64, name: Vec<u8>, a: &SetAttrs, new: &NewFile<'_>) -> Result<Entry, Code> {
-        let parent = NodeId::from_raw(dir);
+        let parent = self.at(dir)?;
         let node = self.change(|vfs| {
             let up = vfs.getattr(parent)?;
             let who = |bit: u32, given: u32, caller: u32, up: u32| match (a.mask & bit != 0, caller) {
@@ -177,22 +255,22 @@ impl VfsService {
             }
             Ok(node)
         })?;
-        self.learn(node);
-        Ok(Entry { attr: self.attr(node.raw())?, name })
+        let attr = self.attr(node)?;
+        self.learn(&attr)?;
+        Ok(Entry { attr, name })
     }
 
-    fn attr(&self, node: u64) -> Result<Attr, Code> {
-        let node = NodeId::from_raw(node);
-        Ok(attr(node, &self.vfs.getattr(node).map_err(|e| code(&e))?))
+    fn attr(&self, node: NodeId) -> Result<Attr, Code> {
+        Ok(attr(node, &self.vfs()?.getattr(node).map_err(|e| code(&e))?))
     }
 
     /// The name as the directory stores it: another one only where names are normalized or case is ignored.
-    fn stored_name(&self, dir: NodeId, node: NodeId, asked: Vec<u8>) -> Vec<u8> {
-        if self.vfs.dataset().normflags() == 0 || asked == b"." || asked == b".." {
+    fn stored_name(&self, vfs: &Vfs, dir: NodeId, node: NodeId, asked: Vec<u8>) -> Vec<u8> {
+        if vfs.dataset().normflags() == 0 || asked == b"." || asked == b".." {
             return asked;
         }
         let mut found: Option<Vec<u8>> = None;
-        let listed = self.vfs.readdir(dir, 0, &mut |e| {
+        let listed = vfs.readdir(dir, 0, &mut |e| {
             if e.node == node && e.name != b"." && e.name != b".." {
                 // Several names of one file: the one that was asked for, if it is among them.
                 if found.is_none() || e.name == asked {
@@ -211,7 +289,7 @@ impl VfsService {
     /// A number that is not 0 and tells the cookies of one directory from those of another. Cookies stay valid for the
     /// life of the dataset, so it does not move when the directory changes: a listing during deletions goes on.
     fn verifier(&self, dir: NodeId) -> Result<u64, Code> {
-        let of = self.vfs.dir_verifier(dir).map_err(|e| code(&e))?;
+        let of = self.vfs()?.dir_verifier(dir).map_err(|e| code(&e))?;
         Ok((dir.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ of).max(1))
     }
 }
@@ -240,26 +318,27 @@ impl uzfs_fsproto::Service for VfsService {
     }
 
     fn lookup(&self, _: &Caller, r: Lookup) -> Result<Entry, Code> {
-        let dir = NodeId::from_raw(r.dir);
-        let node = self.vfs.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
-        self.learn(node);
-        Ok(Entry { attr: self.attr(node.raw())?, name: self.stored_name(dir, node, r.name) })
+        let (vfs, dir) = (self.vfs()?, self.at(r.dir)?);
+        let node = vfs.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
+        let attr = self.attr(node)?;
+        self.learn(&attr)?;
+        Ok(Entry { attr, name: self.stored_name(&vfs, dir, node, r.name) })
     }
 
     fn getattr(&self, _: &Caller, r: GetAttr) -> Result<Attr, Code> {
-        self.attr(r.node)
+        self.attr(self.at(r.node)?)
     }
 
     fn readdir(&self, _: &Caller, r: ReadDir) -> Result<Listing, Code> {
-        let dir = NodeId::from_raw(r.dir);
+        let dir = self.at(r.dir)?;
         let verifier = self.verifier(dir)?;
         if r.cookie != 0 && r.verifier != verifier {
             return Err(Code::Invalid);
         }
         let room = (r.room as usize).min(LISTING);
         let (mut entries, mut used, mut end) = (Vec::new(), 0, true);
-        let done = self.vfs.readdir(dir, r.cookie, &mut |e| {
-            let attr = if r.attrs { self.attr(e.node.raw()).ok() } else { None };
+        let done = self.vfs()?.readdir(dir, r.cookie, &mut |e| {
+            let attr = if r.attrs { self.attr(e.node).ok() } else { None };
             used += 30 + e.name.len() + if attr.is_some() { 144 } else { 0 };
             // One entry always fits, or nothing would ever move.
             if used > room && !entries.is_empty() {
@@ -276,17 +355,17 @@ impl uzfs_fsproto::Service for VfsService {
     }
 
     fn readlink(&self, _: &Caller, r: ReadLink) -> Result<Vec<u8>, Code> {
-        self.vfs.readlink(NodeId::from_raw(r.node)).map_err(|e| code(&e))
+        self.vfs()?.readlink(self.at(r.node)?).map_err(|e| code(&e))
     }
 
     fn read(&self, _: &Caller, r: Read) -> Result<Blob, Code> {
         let len = (r.len as usize).min(wire::MAX_IO);
-        let slices = self.vfs.read(NodeId::from_raw(r.node), r.offset, len).map_err(|e| code(&e))?;
+        let slices = self.vfs()?.read(self.at(r.node)?, r.offset, len).map_err(|e| code(&e))?;
         Ok(Blob::of(slices.into_iter().map(|s| Box::new(Kept(s)) as Piece).collect()))
     }
 
     fn statfs(&self, _: &Caller, r: StatFs) -> Result<Statfs, Code> {
-        let s = self.vfs.statfs(NodeId::from_raw(r.node)).map_err(|e| code(&e))?;
+        let s = self.vfs()?.statfs(self.at(r.node)?).map_err(|e| code(&e))?;
         Ok(Statfs {
             bsize: s.bsize,
             blocks: s.blocks,
@@ -299,11 +378,11 @@ impl uzfs_fsproto::Service for VfsService {
     }
 
     fn listxattr(&self, _: &Caller, r: ListXattr) -> Result<List<Vec<u8>>, Code> {
-        self.vfs.listxattr(NodeId::from_raw(r.node), r.privileged).map(List).map_err(|e| code(&e))
+        self.vfs()?.listxattr(self.at(r.node)?, r.privileged).map(List).map_err(|e| code(&e))
     }
 
     fn getxattr(&self, _: &Caller, r: GetXattr) -> Result<Blob, Code> {
-        match self.vfs.getxattr(NodeId::from_raw(r.node), &r.name, r.privileged) {
+        match self.vfs()?.getxattr(self.at(r.node)?, &r.name, r.privileged) {
             Ok(value) => Ok(value.into()),
             Err(e) if e.kind() == ErrorKind::NotFound => Err(Code::NoAttribute),
             Err(e) => Err(code(&e)),
@@ -315,48 +394,51 @@ impl uzfs_fsproto::Service for VfsService {
             SeekTo::Data => zfs_zpl::Seek::Data,
             SeekTo::Hole => zfs_zpl::Seek::Hole,
         };
-        self.vfs.seek(NodeId::from_raw(r.node), r.offset, what).map_err(|e| code(&e))
+        self.vfs()?.seek(self.at(r.node)?, r.offset, what).map_err(|e| code(&e))
     }
 
     fn access(&self, _: &Caller, r: Access) -> Result<(), Code> {
         let List(groups) = r.groups;
         let cred = Cred { uid: r.uid, gid: groups.first().copied().unwrap_or(wire::NOBODY_KNOWN), groups };
         let want = u16::try_from(r.want & 7).unwrap_or(7);
-        self.vfs.access(NodeId::from_raw(r.node), &cred, want).map_err(|e| code(&e))
+        self.vfs()?.access(self.at(r.node)?, &cred, want).map_err(|e| code(&e))
     }
 
     fn fid(&self, _: &Caller, r: GetFid) -> Result<Fid, Code> {
-        let f = self.vfs.fid(NodeId::from_raw(r.node)).map_err(|e| code(&e))?;
+        let f = self.vfs()?.fid(self.at(r.node)?).map_err(|e| code(&e))?;
         Ok(Fid { objset: f.objset, object: f.object, generation: f.generation })
     }
 
     fn by_fid(&self, _: &Caller, r: ByFid) -> Result<u64, Code> {
         let fid = zfs_zpl::Fid { objset: r.fid.objset, object: r.fid.object, generation: r.fid.generation };
-        self.vfs.by_fid(&fid).map(NodeId::raw).map_err(|e| code(&e))
+        self.vfs()?.by_fid(&fid).map(NodeId::raw).map_err(|e| code(&e))
     }
 
     fn sync(&self, _: &Caller, _: SyncAll) -> Result<(), Code> {
-        self.vfs.sync_all().map_err(|e| code(&e))
+        self.vfs()?.sync_all().map_err(|e| code(&e))
     }
 
     fn fsync(&self, _: &Caller, r: Fsync) -> Result<(), Code> {
-        self.vfs.sync(NodeId::from_raw(r.node)).map_err(|e| code(&e))
+        self.vfs()?.sync(self.at(r.node)?).map_err(|e| code(&e))
     }
 
     fn reclaim(&self, _: &Caller, r: Reclaim) -> Result<(), Code> {
-        if self.known.lock().remove(&r.node) {
-            self.vfs.release(NodeId::from_raw(r.node)).map_err(|e| code(&e))?;
+        let known = self.known.lock().remove(&r.node).is_some();
+        let stale = self.any_stale.load(Ordering::Acquire) && self.stale.lock().remove(&r.node);
+        if known && !stale {
+            self.vfs()?.release(NodeId::from_raw(r.node)).map_err(|e| code(&e))?;
         }
         Ok(())
     }
 
     fn setattr(&self, _: &Caller, r: SetAttr) -> Result<SetDone, Code> {
-        self.change(|vfs| vfs.setattr(NodeId::from_raw(r.node), &to_set(&r.attrs)))?;
-        Ok(SetDone { attr: self.attr(r.node)?, consumed: r.attrs.mask & !set::BTIME })
+        let node = self.at(r.node)?;
+        self.change(|vfs| vfs.setattr(node, &to_set(&r.attrs)))?;
+        Ok(SetDone { attr: self.attr(node)?, consumed: r.attrs.mask & !set::BTIME })
     }
 
     fn write(&self, caller: &Caller, r: Write) -> Result<u32, Code> {
-        let node = NodeId::from_raw(r.node);
+        let node = self.at(r.node)?;
         let end = self.change(|vfs| vfs.write(node, r.offset, r.data.bytes(), false, caller.uid == 0))?;
         Ok(u32::try_from(end.saturating_sub(r.offset)).unwrap_or(u32::MAX))
     }
@@ -376,15 +458,16 @@ impl uzfs_fsproto::Service for VfsService {
     }
 
     fn link(&self, _: &Caller, r: Link) -> Result<Entry, Code> {
-        self.change(|vfs| vfs.link(NodeId::from_raw(r.node), NodeId::from_raw(r.dir), &r.name))?;
-        Ok(Entry { attr: self.attr(r.node)?, name: r.name })
+        let (node, dir) = (self.at(r.node)?, self.at(r.dir)?);
+        self.change(|vfs| vfs.link(node, dir, &r.name))?;
+        Ok(Entry { attr: self.attr(node)?, name: r.name })
     }
 
     fn remove(&self, _: &Caller, r: Remove) -> Result<(), Code> {
-        let dir = NodeId::from_raw(r.dir);
+        let dir = self.at(r.dir)?;
         // The name may stand for another file by now.
         if r.node != 0 {
-            let found = self.vfs.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
+            let found = self.vfs()?.lookup(dir, &r.name, CaseMode::Dataset).map_err(|e| code(&e))?;
             if found.raw() != r.node {
                 return Err(Code::NotFound);
             }
@@ -399,7 +482,8 @@ impl uzfs_fsproto::Service for VfsService {
             rename_flags::EXCHANGE => RenameFlags::Exchange,
             _ => return Err(Code::Invalid),
         };
-        self.change(|vfs| vfs.rename(NodeId::from_raw(r.from), &r.old, NodeId::from_raw(r.to), &r.new, how))
+        let (from, to) = (self.at(r.from)?, self.at(r.to)?);
+        self.change(|vfs| vfs.rename(from, &r.old, to, &r.new, how))
     }
 
     fn setxattr(&self, caller: &Caller, r: SetXattr) -> Result<(), Code> {
@@ -408,22 +492,23 @@ impl uzfs_fsproto::Service for VfsService {
             XattrPolicy::Create => XattrMode::Create,
             XattrPolicy::Replace => XattrMode::Replace,
         };
-        let (node, root) = (NodeId::from_raw(r.node), caller.uid == 0);
+        let (node, root) = (self.at(r.node)?, caller.uid == 0);
         attribute(self.change(|vfs| vfs.setxattr(node, &r.name, Some(r.value.bytes()), mode, root)))
     }
 
     fn removexattr(&self, caller: &Caller, r: RemoveXattr) -> Result<(), Code> {
-        let (node, root) = (NodeId::from_raw(r.node), caller.uid == 0);
+        let (node, root) = (self.at(r.node)?, caller.uid == 0);
         attribute(self.change(|vfs| vfs.setxattr(node, &r.name, None, XattrMode::Any, root)))
     }
 
     fn clone_range(&self, _: &Caller, _: CloneRange) -> Result<u64, Code> {
-        Err(if self.vfs.is_writable() { Code::Unsupported } else { Code::ReadOnly })
+        Err(if self.vfs()?.is_writable() { Code::Unsupported } else { Code::ReadOnly })
     }
 
     fn allocate(&self, _: &Caller, r: Allocate) -> Result<(), Code> {
         let how = if r.punch { zfs_zpl::Allocate::PunchHole } else { zfs_zpl::Allocate::Extend };
-        self.change(|vfs| vfs.allocate(NodeId::from_raw(r.node), r.offset, r.len, how))
+        let node = self.at(r.node)?;
+        self.change(|vfs| vfs.allocate(node, r.offset, r.len, how))
     }
 }
 

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn memory_comes_back_in_the_length_asked_for_and_within_bounds() {
         const SIZE: usize = 1 << 24;
-        keep_share_of(KEPT_PART * 48 << 20);
+        keep_share_of((KEPT_PART * 48) << 20);
         let mut first = scratch(SIZE - 5);
         assert_eq!((first.len(), first.capacity()), (SIZE - 5, SIZE));
         first.fill(7);

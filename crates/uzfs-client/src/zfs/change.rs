@@ -424,6 +424,8 @@ pub fn rename(session: &mut Session, args: &Parsed) -> Run {
         create_parents(session, &to)?;
     }
     let recursive = args.has('r');
+    let below = format!("{from}/");
+    mount::let_go(session, args.has('f'), &|d| d == from || d.starts_with(&below))?;
     let call = RenameDatasetArgs { from: from.clone(), to: to.clone(), force: args.has('f'), recursive };
     session.call::<method::RenameDataset>(&what, &call)?;
     if from.contains('@') || args.has('u') { Ok(0) } else { mount::move_mounts(session, &to) }

@@ -137,6 +137,7 @@ fn say(session: &mut Session, args: &Parsed, doomed: &[String]) {
 
 fn execute(session: &mut Session, args: &Parsed, names: Vec<String>) -> Run {
     let first = names.first().cloned().unwrap_or_default();
+    super::mount::let_go(session, args.has('f'), &|d| names.iter().any(|n| n == d))?;
     let call = DestroyDatasetsArgs { names, defer: args.has('d'), force: args.has('f') };
     match session.try_call::<method::DestroyDatasets>(&call)? {
         Ok(_) => Ok(0),

@@ -6,6 +6,7 @@ mod destroy;
 pub mod keys;
 mod list;
 pub mod mount;
+pub mod outside;
 mod relate;
 mod table;
 

@@ -5,6 +5,7 @@
 
 use super::datasets::{self, Query};
 use super::keys::{self, text};
+use super::outside::{self, By};
 use crate::getopt::Parsed;
 use crate::json::{self, Object};
 use crate::props::FS;
@@ -62,7 +63,7 @@ fn unfit(ds: &Dataset, explicit: bool, load_keys: bool) -> Option<&'static str> 
     }
 }
 
-fn mounts(session: &mut Session) -> Result<Vec<MountEntry>, Stop> {
+pub(super) fn mounts(session: &mut Session) -> Result<Vec<MountEntry>, Stop> {
     Ok(session.call::<method::ListMounts>("cannot list mounts", &Empty {})?.mounts)
 }
 
@@ -81,9 +82,13 @@ fn mount_items(session: &mut Session, items: Vec<MountItem>) -> Result<usize, St
         return Ok(0);
     }
     let args = MountArgs { items, create: true };
-    let reply = session.call::<method::Mount>("cannot mount", &args)?;
+    let results = match outside::by(session) {
+        By::Daemon => session.call::<method::Mount>("cannot mount", &args)?.results,
+        By::Agent => session.call::<method::MountByAgent>("cannot mount", &args)?.results,
+        By::Program(program) => outside::mount_items(session, &program, &args)?,
+    };
     let mut failed = 0;
-    for (result, item) in reply.results.iter().zip(&args.items) {
+    for (result, item) in results.iter().zip(&args.items) {
         let Some(failure) = &result.failure else { continue };
         failed += 1;
         // libzfs names the directory when the directory is the trouble, else the dataset.
@@ -170,9 +175,7 @@ pub fn move_mounts(session: &mut Session, name: &str) -> Run {
     let all = mounts(session)?;
     let targets = at_and_below(name, &all);
     if !targets.is_empty() {
-        let ask = UnmountArgs { targets, force: false, unload_keys: false };
-        let reply = session.call::<method::Unmount>("cannot unmount", &ask)?;
-        let code = report_unmounts(session, &reply.results, &all);
+        let code = unmount_targets(session, UnmountArgs { targets, force: false, unload_keys: false }, &all)?;
         if code != 0 {
             return Ok(code);
         }
@@ -266,13 +269,41 @@ fn report_unmounts(session: &mut Session, results: &[ItemResult], mounts: &[Moun
     code
 }
 
-fn unmount_targets(session: &mut Session, targets: Vec<String>, args: &Parsed, mounts: &[MountEntry]) -> Run {
-    if targets.is_empty() {
+/// Unmounts `ask.targets`, which are names of datasets, in their order: by the daemon, or by the system where a front end
+/// of its own has one.
+fn unmount_targets(session: &mut Session, ask: UnmountArgs, mounts: &[MountEntry]) -> Run {
+    if ask.targets.is_empty() {
         return Ok(0);
     }
-    let ask = UnmountArgs { targets, force: args.has('f'), unload_keys: args.has('u') };
-    let reply = session.call::<method::Unmount>("cannot unmount", &ask)?;
-    Ok(report_unmounts(session, &reply.results, mounts))
+    let served = |name: &String| mounts.iter().find(|m| m.frontend && m.dataset == *name);
+    if !ask.targets.iter().any(|t| served(t).is_some()) {
+        let reply = session.call::<method::Unmount>("cannot unmount", &ask)?;
+        return Ok(report_unmounts(session, &reply.results, mounts));
+    }
+    let mut results = Vec::new();
+    for target in &ask.targets {
+        if let Some(entry) = served(target) {
+            results.push(outside::unmount(session, entry, &ask)?);
+            continue;
+        }
+        let one = UnmountArgs { targets: vec![target.clone()], ..ask };
+        results.extend(session.call::<method::Unmount>("cannot unmount", &one)?.results);
+    }
+    Ok(report_unmounts(session, &results, mounts))
+}
+
+/// Ends the mounts of front ends that the daemon cannot end itself, before it closes `which`. What stays is said, and
+/// the daemon refuses then.
+pub fn let_go(session: &mut Session, force: bool, which: &dyn Fn(&str) -> bool) -> Result<(), Stop> {
+    let all = mounts(session)?;
+    let mut targets: Vec<String> =
+        all.iter().filter(|m| m.frontend && which(&m.dataset)).map(|m| m.dataset.clone()).collect();
+    targets.sort_unstable_by(|a, b| b.cmp(a));
+    unmount_targets(session, UnmountArgs { targets, force, unload_keys: false }, &all).map(drop)
+}
+
+fn asked(targets: Vec<String>, args: &Parsed) -> UnmountArgs {
+    UnmountArgs { targets, force: args.has('f'), unload_keys: args.has('u') }
 }
 
 /// A dataset with its mounted descendants and snapshots, deepest first.
@@ -295,7 +326,7 @@ fn unmount_everything(session: &mut Session, args: &Parsed, mounts: &[MountEntry
     let mut names: Vec<String> = mounts.iter().map(|m| m.dataset.clone()).collect();
     names.retain(|n| !keep(n.split('@').next().unwrap_or(n)));
     names.sort_unstable_by(|a, b| b.cmp(a));
-    unmount_targets(session, names, args, mounts)
+    unmount_targets(session, asked(names, args), mounts)
 }
 
 /// Says why nothing of ours can be unmounted from a path.
@@ -360,7 +391,7 @@ pub fn unmount(session: &mut Session, args: &Parsed) -> Run {
         putln!(session.err, "cannot unmount '{dataset}': not currently mounted");
         return Ok(1);
     }
-    unmount_targets(session, at_and_below(&dataset, &mounts), args, &mounts)
+    unmount_targets(session, asked(at_and_below(&dataset, &mounts), args), &mounts)
 }
 
 /// `mount.zfs DATASET DIRECTORY`, the helper that `mount -t zfs` runs.

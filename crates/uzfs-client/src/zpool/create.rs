@@ -210,6 +210,7 @@ pub fn destroy(session: &mut Session, args: &Parsed) -> Run {
         putln!(session.err, "cannot open '{pool}': invalid character '/' in pool name");
         return refuse(session, "use 'zfs destroy' to destroy a dataset");
     }
+    mount::let_go(session, args.has('f'), &|d| d.split(['/', '@']).next() == Some(&pool))?;
     let call = DestroyPoolArgs { pool: pool.clone(), force: args.has('f') };
     match session.try_call::<method::DestroyPool>(&call)? {
         Ok(_) => Ok(0),

@@ -471,6 +471,7 @@ pub fn export(session: &mut Session, args: &Parsed) -> Run {
     let mut code = i32::from(failed);
     for pool in &found {
         let name = &pool.name;
+        mount::let_go(session, args.has('f'), &|d| d.split(['/', '@']).next() == Some(name))?;
         let args = ExportPoolArgs { pool: name.clone(), force: args.has('f'), hard: args.has('F') };
         let Err(failure) = session.try_call::<method::ExportPool>(&args)? else { continue };
         code = 1;

@@ -352,6 +352,18 @@ impl Backend for Fake {
         Ok(Empty {})
     }
 
+    fn mount_by_agent(&self, caller: &Caller, args: MountArgs) -> Result<ItemResults, Failure> {
+        self.mount(caller, args)
+    }
+
+    fn serve_mounts(&self, _: &Caller, _: Empty, _: &mut dyn Sink<MountTask>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn report_mounts(&self, _: &Caller, _: ReportMountsArgs) -> Result<Empty, Failure> {
+        Ok(Empty {})
+    }
+
     fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
         Ok(GetStatsReply::default())
     }

@@ -229,6 +229,15 @@ macro_rules! backend {
             fn unpublish(&self, _: &Caller, _: UnpublishArgs) -> Result<Empty, Failure> {
                 no()
             }
+            fn mount_by_agent(&self, _: &Caller, _: MountArgs) -> Result<ItemResults, Failure> {
+                no()
+            }
+            fn serve_mounts(&self, _: &Caller, _: Empty, _: &mut dyn Sink<MountTask>) -> Result<(), Failure> {
+                no()
+            }
+            fn report_mounts(&self, _: &Caller, _: ReportMountsArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {
                 no()
             }

@@ -198,6 +198,7 @@ impl Engine {
     ) -> Result<(), Failure> {
         for name in names {
             self.mounts.remove_all(args.force, |m| m.dataset == *name)?;
+            self.withdraw(args.force, |served| served == name)?;
         }
         let (paths, defer) = (names.iter().map(|n| path_of(n)).collect::<Vec<_>>(), args.defer);
         // Each is destroyed or refused by itself, so that a refusal ends the row but not the task.
@@ -227,6 +228,7 @@ impl Engine {
             });
         }
         self.mounts.remove_all(force, |m| m.dataset == name)?;
+        self.withdraw(force, |served| served == name)?;
         imported.abandon_log(name)?;
         imported.task(name, "destroy", move |ctx| ctx.dsl().destroy_head(ctx.tx, &found(ctx.dsl(), &path)?, &path))
     }
@@ -298,7 +300,7 @@ impl Engine {
         let done = self
             .mounts
             .remove_all(args.force, |m| inside.iter().any(|i| i.dataset == m.dataset))
-            .and_then(|()| self.roll_back(&imported, &head));
+            .and_then(|()| self.behind_front_ends(&head, || self.roll_back(&imported, &head)));
         let gone = inside.iter().filter(|m| self.mounts.of(&m.dataset).is_none());
         let item = |m: &Arc<super::mounts::Mounted>| uzfs_proto::MountItem {
             dataset: m.dataset.clone(),
@@ -345,6 +347,7 @@ impl Engine {
                 return Err(Failure::new(FailureCode::InvalidArgument, text).about(args.from));
             }
             let recursive = args.recursive;
+            self.withdraw(args.force, |served| served == args.from)?;
             imported.task(&args.from, "rename", move |ctx| {
                 let (of, from, to) = (from.split('@').next().unwrap_or(""), short(&from), short(&to));
                 ctx.dsl().rename_snapshots(ctx.tx, of, &from, &to, recursive)
@@ -353,6 +356,7 @@ impl Engine {
         }
         let below = format!("{}/", args.from);
         self.mounts.remove_all(args.force, |m| m.dataset == args.from || m.dataset.starts_with(&below))?;
+        self.withdraw(args.force, |s| s.split('@').next() == Some(&args.from) || s.starts_with(&below))?;
         let limited = is_limited(caller);
         imported.task(&args.from, "rename", move |ctx| {
             if limited {

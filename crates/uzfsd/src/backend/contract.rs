@@ -92,7 +92,9 @@ impl Backend for Service {
 
     fn list_mounts(&self, _: &Caller, _: Empty) -> Result<ListMountsReply, Failure> {
         let all = self.0.mounts.list();
-        Ok(ListMountsReply { mounts: all.iter().map(|m| MountEntry::from(m.as_ref())).collect() })
+        let mut mounts: Vec<_> = all.iter().map(|m| MountEntry::from(m.as_ref())).collect();
+        mounts.extend(self.0.served_mounts());
+        Ok(ListMountsReply { mounts })
     }
 
     fn create_pool(&self, _: &Caller, args: CreatePoolArgs) -> Result<Empty, Failure> {
@@ -212,11 +214,23 @@ impl Backend for Service {
     }
 
     fn publish(&self, caller: &Caller, args: PublishArgs) -> Result<PublishReply, Failure> {
-        self.0.publish(caller, &args)
+        self.0.publish(caller, args)
     }
 
     fn unpublish(&self, _: &Caller, args: UnpublishArgs) -> Result<Empty, Failure> {
         self.0.unpublish(&args)
+    }
+
+    fn mount_by_agent(&self, caller: &Caller, args: MountArgs) -> Result<ItemResults, Failure> {
+        self.0.mount_by_agent(caller, args)
+    }
+
+    fn serve_mounts(&self, caller: &Caller, _: Empty, sink: &mut dyn Sink<MountTask>) -> Result<(), Failure> {
+        self.serve_agent(caller, sink)
+    }
+
+    fn report_mounts(&self, caller: &Caller, args: ReportMountsArgs) -> Result<Empty, Failure> {
+        self.agent_reports(caller, args)
     }
 
     fn get_stats(&self, _: &Caller, _: Empty) -> Result<GetStatsReply, Failure> {

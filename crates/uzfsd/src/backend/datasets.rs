@@ -189,7 +189,10 @@ impl Engine {
         let mounted = self.mounts.of(&dataset.name);
         // A snapshot that is mounted by name shows it, as in OpenZFS, through the mount table only.
         if wanted.is_none_or(|w| w.iter().any(|n| n == "mounted")) && view.kind() == DatasetKind::Filesystem {
-            out.insert("mounted".into(), Property::fixed(Raw::number(u64::from(mounted.is_some()))));
+            out.insert(
+                "mounted".into(),
+                Property::fixed(Raw::number(u64::from(mounted.is_some() || self.is_served(&dataset.name)))),
+            );
         }
         for (name, value) in mounted.iter().flat_map(|m| &m.temporary) {
             if let Some(p) = out.get_mut(*name) {

@@ -89,7 +89,9 @@ impl Engine {
         let in_use = |m: &Arc<super::mounts::Mounted>| {
             import::pool_of(&m.dataset) == import::pool_of(name) && imported.encryption_root(&m.dataset) == root
         };
-        if self.mounts.list().iter().any(in_use) {
+        let serves =
+            |served: &str| import::pool_of(served) == import::pool_of(name) && imported.encryption_root(served) == root;
+        if self.mounts.list().iter().any(in_use) || self.close_idle(serves).is_err() {
             return Err(Failure::new(FailureCode::Busy, "dataset is busy").about(name));
         }
         imported.pool.unload_key(name).map(|()| Empty {}).map_err(|e| key_failure(name, &e))

@@ -3,6 +3,7 @@
 //! Lock order: `importing`, then `pools`, then the table of mounts. None of them is held while a dataset is read for a
 //! mount; pools are shared by `Arc`, so an export waits for nobody and a reader never sees a pool half gone.
 
+mod agents;
 mod cachefile;
 mod change;
 mod contract;
@@ -23,6 +24,7 @@ mod relations;
 mod vdevs;
 mod watch;
 
+use agents::Agents;
 pub use contract::Service;
 use events::EventLog;
 use mounts::Mounts;
@@ -89,6 +91,7 @@ pub struct Engine {
     pools: RwLock<BTreeMap<String, Arc<Imported>>>,
     mounts: Mounts,
     published: Published,
+    agents: Agents,
     events: EventLog,
     stop: AtomicBool,
 }
@@ -105,6 +108,7 @@ impl Engine {
             pools: RwLock::default(),
             mounts: Mounts::new(options.mount_record),
             published: Published::default(),
+            agents: Agents::default(),
             events: EventLog::default(),
             stop: AtomicBool::new(false),
         });

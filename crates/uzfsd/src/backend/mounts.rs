@@ -166,6 +166,7 @@ impl From<&Mounted> for MountEntry {
             dataset: m.dataset.clone(),
             mountpoint: m.at.to_string_lossy().into_owned(),
             options: m.options.clone(),
+            frontend: false,
         }
     }
 }

@@ -11,7 +11,7 @@
 //! Lock order: `opening`, then `table` or `servers`, which are leaves; a dataset is opened without those.
 
 use super::files::number;
-use super::{Engine, failure};
+use super::{Engine, Imported, failure};
 use crate::fsserver::VfsService;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -21,10 +21,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use uzfs_fsproto::{
-    Claimed, Code, Endpoint, Gate, Server, Service as FsService, Ticket, TicketKind, Token, VolumeInfo, volume,
+    Claimed, Code, Endpoint, Gate, Notice, Server, Service as FsService, Ticket, TicketKind, Token, VolumeInfo, volume,
 };
-use uzfs_proto::{Caller, Empty, Failure, FailureCode, ImportPoolArgs, PublishArgs, PublishReply, U64, UnpublishArgs};
+use uzfs_fuse::Vfs;
+use uzfs_proto::{
+    Caller, Empty, Failure, FailureCode, ImportPoolArgs, MountEntry, PublishArgs, PublishReply, U64, UnpublishArgs,
+};
 use zfs_env::{Rng, SystemRng};
+use zfs_spa::Dataset;
 
 /// Name of the daemon's own ticket.
 const DAEMON: &str = "daemon.uzfs";
@@ -44,6 +48,8 @@ struct Entry {
     dataset: String,
     ticket: PathBuf,
     info: VolumeInfo,
+    /// Where whoever asked for it said that he mounts it.
+    place: Option<String>,
     open: Option<Arc<VfsService>>,
 }
 
@@ -54,6 +60,8 @@ pub struct Published {
     servers: Mutex<Vec<Server>>,
     dir: Mutex<Option<PathBuf>>,
     secret: Mutex<Option<Token>>,
+    /// The user whose folder it is.
+    owner: Mutex<Option<u32>>,
     opening: Mutex<()>,
 }
 
@@ -137,24 +145,72 @@ impl Engine {
         let endpoints = servers.iter().map(|s| s.endpoint().clone()).collect();
         let ticket = Ticket { kind: TicketKind::Daemon, endpoints, token: secret };
         // Whose folder it is (a user's container on macOS), may offer devices.
-        let owner = uzfs_fuse::is_root().then_some(fs::metadata(&dir)?.uid());
-        write_secret(&dir.join(DAEMON), &ticket.to_text(), owner)?;
+        let uid = fs::metadata(&dir)?.uid();
+        write_secret(&dir.join(DAEMON), &ticket.to_text(), uzfs_fuse::is_root().then_some(uid))?;
+        *self.published.owner.lock() = Some(uid);
         *self.published.servers.lock() = servers;
         *self.published.secret.lock() = Some(secret);
         *self.published.dir.lock() = Some(dir);
         Ok(())
     }
 
+    /// Refuses callers that may neither change anything nor own the folder of the tickets.
+    pub(super) fn require_front(&self, caller: &Caller) -> Result<(), Failure> {
+        if caller.owner || *self.published.owner.lock() == Some(caller.uid) {
+            return Ok(());
+        }
+        Err(Failure::new(FailureCode::PermissionDenied, "permission denied"))
+    }
+
     /// Publishes a dataset; one that is published already gets its ticket again.
-    pub(super) fn publish(self: &Arc<Self>, caller: &Caller, args: &PublishArgs) -> Result<PublishReply, Failure> {
+    pub(super) fn publish(self: &Arc<Self>, caller: &Caller, args: PublishArgs) -> Result<PublishReply, Failure> {
+        self.require_front(caller)?;
         let fail = |code, text: &str| Failure::new(code, text).about(args.dataset.clone());
         let uid = match args.uid {
             Some(uid) => u32::try_from(uid).map_err(|_| fail(FailureCode::InvalidArgument, "no such user"))?,
             None => caller.uid,
         };
-        let own = (uid != caller.uid || uzfs_fuse::is_root()).then_some(uid);
-        let (_, path) = self.publish_dataset(&args.dataset, own, true)?;
-        Ok(PublishReply { ticket: path.to_string_lossy().into_owned() })
+        if uid != caller.uid && !caller.owner {
+            return Err(fail(FailureCode::PermissionDenied, "permission denied"));
+        }
+        Ok(PublishReply { ticket: self.publish_at(&args.dataset, uid, args.mountpoint)? })
+    }
+
+    /// Publishes a dataset for a user who mounts it at `place`; gives the path of the ticket.
+    pub(super) fn publish_at(self: &Arc<Self>, name: &str, uid: u32, place: Option<String>) -> Result<String, Failure> {
+        // Only root's daemon can give a file to somebody else.
+        let (token, path) = self.publish_dataset(name, uzfs_fuse::is_root().then_some(uid), true)?;
+        if let Some(entry) = self.published.table.lock().get_mut(&token).filter(|_| place.is_some()) {
+            entry.place = place;
+        }
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// What front ends have mounted, where it is known.
+    pub(super) fn served_mounts(&self) -> Vec<MountEntry> {
+        let servers = self.published.servers.lock();
+        let table = self.published.table.lock();
+        let living = |token: &Token| servers.iter().any(|s| s.connections(token) > 0);
+        let mut all: Vec<MountEntry> = table
+            .iter()
+            .filter(|(token, e)| e.open.as_ref().is_some_and(|o| o.is_mounted()) && living(token))
+            .filter_map(|(_, e)| {
+                let readonly = e.open.as_ref().is_some_and(|o| o.volume().flags & volume::READONLY != 0);
+                let options = vec![if readonly { "ro" } else { "rw" }.to_owned()];
+                let (dataset, mountpoint) = (e.dataset.clone(), e.place.clone()?);
+                Some(MountEntry { dataset, mountpoint, options, frontend: true })
+            })
+            .collect();
+        all.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+        all
+    }
+
+    /// Whether a front end has a dataset mounted.
+    pub(super) fn is_served(&self, name: &str) -> bool {
+        let servers = self.published.servers.lock();
+        let table = self.published.table.lock();
+        let living = |token: &Token| servers.iter().any(|s| s.connections(token) > 0);
+        table.iter().any(|(t, e)| e.dataset == name && e.open.as_ref().is_some_and(|o| o.is_mounted()) && living(t))
     }
 
     /// Publishes a dataset. `named` uses its own guid, else 0, which stands for a pool's root dataset.
@@ -180,19 +236,24 @@ impl Engine {
             flags: volume::READONLY | if dataset.is_snapshot() { volume::SNAPSHOT } else { 0 },
             name: name.as_bytes().to_vec(),
         };
+        let endpoints: Vec<Endpoint> = self.published.servers.lock().iter().map(|s| s.endpoint().clone()).collect();
         let mut table = self.published.table.lock();
         let is_it = |e: &Entry| e.dataset == name && e.info.dataset_guid == info.dataset_guid;
         if let Some((token, entry)) = table.iter().find(|(_, e)| is_it(e)) {
+            // The one who asks now is the one who mounts next.
+            if let Some(uid) = uid {
+                let io = |e: io::Error| fail(FailureCode::Io, format!("{}: {e}", entry.ticket.display()));
+                std::os::unix::fs::chown(&entry.ticket, Some(uid), None).map_err(io)?;
+            }
             return Ok((*token, entry.ticket.clone()));
         }
         let io = |e: io::Error| fail(FailureCode::Io, format!("{}: {e}", dir.display()));
         let token = random().map_err(io)?;
         let file = name.replace('/', "%") + if named { ".uzfs" } else { "%.uzfs" };
         let ticket = dir.join(file);
-        let endpoints = self.published.servers.lock().iter().map(|s| s.endpoint().clone()).collect();
         let text = Ticket { kind: TicketKind::Volume(info.clone()), endpoints, token }.to_text();
         write_secret(&ticket, &text, uid).map_err(io)?;
-        table.insert(token, Entry { dataset: name.to_owned(), ticket: ticket.clone(), info, open: None });
+        table.insert(token, Entry { dataset: name.to_owned(), ticket: ticket.clone(), info, place: None, open: None });
         Ok((token, ticket))
     }
 
@@ -207,21 +268,51 @@ impl Engine {
             (entry.dataset.clone(), entry.info.clone())
         };
         let (imported, dataset) = self.dataset(&name).map_err(|f| wire_code(&f))?;
-        let writable = imported.spa.is_some() && !dataset.is_snapshot();
-        if writable {
+        if imported.spa.is_some() && !dataset.is_snapshot() {
             if self.mounts.of(&name).is_some() {
                 return Err(Code::Busy);
             }
             self.let_go_of(&name)?;
         }
-        let may = |f: Failure| wire_code(&f);
-        let (xattr, readonly) =
-            (number(&dataset, "xattr", 2).map_err(may)?, number(&dataset, "readonly", 0).map_err(may)?);
-        let vfs = self.vfs(&imported, &dataset, xattr, writable && readonly == 0).map_err(may)?;
+        let vfs = self.tree(&imported, &dataset).map_err(|f| wire_code(&f))?;
         let service = Arc::new(VfsService::new(vfs, info));
         let mut table = self.published.table.lock();
         let entry = table.get_mut(token).ok_or(Code::Access)?;
         Ok(entry.open.get_or_insert(service).clone())
+    }
+
+    /// A dataset for front ends.
+    fn tree(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>) -> Result<Arc<Vfs>, Failure> {
+        let writable = imported.spa.is_some() && !dataset.is_snapshot();
+        let (xattr, readonly) = (number(dataset, "xattr", 2)?, number(dataset, "readonly", 0)?);
+        self.vfs(imported, dataset, xattr, writable && readonly == 0)
+    }
+
+    /// Runs what changes a whole dataset behind the backs of the front ends that serve it. They wait meanwhile, go on with
+    /// the dataset as it is then, and are told to forget what they cached of it.
+    pub(super) fn behind_front_ends(
+        self: &Arc<Self>,
+        name: &str,
+        change: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let _one = self.published.opening.lock();
+        let open: Vec<(Token, Arc<VfsService>)> = {
+            let table = self.published.table.lock();
+            let of_it = table.iter().filter(|(_, e)| e.dataset == name);
+            of_it.filter_map(|(token, e)| Some((*token, e.open.clone()?))).collect()
+        };
+        let waiting: Vec<_> = open.iter().map(|(_, service)| service.suspend()).collect();
+        let done = change();
+        for suspended in waiting {
+            let (imported, dataset) = self.dataset(name)?;
+            suspended.resume(self.tree(&imported, &dataset)?);
+        }
+        let servers = self.published.servers.lock();
+        for (token, _) in &open {
+            let told: usize = servers.iter().map(|s| s.notify(token, &Notice { node: 0 })).sum();
+            tracing::debug!("{name} changed from outside; {told} front ends were told");
+        }
+        done
     }
 
     /// Closes what a front end had open of a dataset. Fails with `Busy` while one has it mounted.
@@ -244,6 +335,14 @@ impl Engine {
             self.close_log(name);
         }
         Ok(())
+    }
+
+    /// Closes what front ends had open of the datasets that `which` chooses. Fails with `Busy` while one has one mounted.
+    pub(super) fn close_idle(&self, which: impl Fn(&str) -> bool) -> Result<(), Code> {
+        let _one = self.published.opening.lock();
+        let mut names: Vec<String> = self.published.table.lock().values().map(|e| e.dataset.clone()).collect();
+        names.retain(|n| which(n));
+        names.iter().try_for_each(|name| self.let_go_of(name))
     }
 
     /// Calls `mount` when no front end has the dataset; nobody gets it meanwhile.
