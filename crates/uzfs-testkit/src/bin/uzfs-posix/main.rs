@@ -4,11 +4,14 @@
 //!   `prove`. What fails must stand in `pjdfstest-exclusions.txt`, with its reason; what stands there must fail.
 //! * fsx, the port to Rust, installed by cargo at a fixed version: reads, writes, mappings, truncation, holes, copies, with
 //!   several settings, each for the number of operations asked for.
-//! * PostgreSQL, where it is installed: pgbench, with the daemon killed under it again and again.
+//! * PostgreSQL and SQLite, where they are installed: transactions, with the daemon killed under them again and again.
+//! * A project: git, tar, cargo and a compiler at work on the mount.
 //!
 //! The pool is exported at the end, and judged by OpenZFS's `zdb` where it is installed. Needs root and FUSE.
 
 mod postgres;
+mod project;
+mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,12 +20,13 @@ use std::process::{Command, ExitCode, Stdio};
 use uzfs_testkit::session::Session;
 
 const USAGE: &str =
-    "usage: cargo xtask posix [--ops N] [--seed N] [--tools DIR] [--rounds N] [pjdfstest] [fsx] [postgres]
+    "usage: cargo xtask posix [--ops N] [--seed N] [--tools DIR] [--rounds N] [pjdfstest] [fsx] [project] [postgres] [sqlite]
   --ops N      operations of each run of fsx (250000)
   --seed N     of fsx
-  --rounds N   kills under PostgreSQL (10)
+  --rounds N   kills under PostgreSQL and SQLite (10)
   --tools DIR  where the judges are kept (target/posix)
 ";
+const JUDGES: [&str; 5] = ["pjdfstest", "fsx", "project", "postgres", "sqlite"];
 const PJDFSTEST: (&str, &str) = ("https://github.com/pjd/pjdfstest.git", "85a8aea9e685999ef0540392fd80535f873d7ff7");
 const FSX: &str = "0.3.2";
 /// Known failures: test file, numbers, reason.
@@ -97,12 +101,12 @@ fn options() -> Result<Options, String> {
             "--seed" => out.seed = value()?,
             "--tools" => out.tools = value()?.into(),
             "--rounds" => out.rounds = value()?.parse().map_err(|_| USAGE)?,
-            "pjdfstest" | "fsx" | "postgres" => drop(out.judges.insert(arg)),
+            name if JUDGES.contains(&name) => drop(out.judges.insert(arg)),
             _ => return Err(USAGE.into()),
         }
     }
     if out.judges.is_empty() {
-        out.judges = ["pjdfstest", "fsx", "postgres"].map(str::to_owned).into();
+        out.judges = JUDGES.map(str::to_owned).into();
     }
     Ok(out)
 }
@@ -132,7 +136,10 @@ fn judge(options: &Options) -> Result<(), String> {
     if options.judges.contains("postgres") {
         wrong.extend(postgres::judge(&images, options.rounds).err());
     }
-    if tests.is_some() || fsx.is_some() {
+    if options.judges.contains("sqlite") {
+        wrong.extend(sqlite::judge(&images, options.rounds).err());
+    }
+    if tests.is_some() || fsx.is_some() || options.judges.contains("project") {
         wrong.extend(judge_mount(&images, tests.as_deref(), fsx.as_deref(), options).err());
     }
     fs::remove_dir_all(&images).map_err(|e| format!("{}: {e}", images.display()))?;
@@ -153,6 +160,9 @@ fn judge_mount(images: &Path, tests: Option<&Path>, fsx: Option<&Path>, options:
     }
     if let Some(program) = fsx {
         wrong.extend(run_fsx(program, &at, options).err());
+    }
+    if options.judges.contains("project") {
+        wrong.extend(project::judge(&at, images).err());
     }
     session.ok("zpool", &["export", "tank"])?;
     session.finish()?;
