@@ -111,12 +111,21 @@ pub fn peer(stream: &UnixStream) -> io::Result<Caller> {
         (cred.uid.as_raw(), cred.gid.as_raw(), pid)
     };
     #[cfg(not(target_os = "linux"))]
-    let (uid, gid, pid) = {
-        // Elsewhere only the permissions of the socket protect the daemon, and it is made 0600.
-        let _ = stream;
-        (own, rustix::process::getegid().as_raw(), 0)
-    };
+    let (uid, gid, pid) = peer_ids(stream).map(|(uid, gid)| (uid, gid, 0))?;
     Ok(Caller { uid, gid, pid, owner: uid == 0 || uid == own })
+}
+
+/// User and group of the peer, where the system tells no more.
+#[cfg(not(target_os = "linux"))]
+#[allow(unsafe_code)]
+fn peer_ids(stream: &UnixStream) -> io::Result<(u32, u32)> {
+    use std::os::fd::AsRawFd;
+    let (mut uid, mut gid) = (u32::MAX, u32::MAX);
+    // SAFETY: the descriptor is open for as long as the stream lives, and both pointers are to live values.
+    match unsafe { libc::getpeereid(stream.as_raw_fd(), &mut uid, &mut gid) } {
+        0 => Ok((uid, gid)),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn introspect(method: &str, parameters: &Value, replier: &mut SocketReplier<'_>) {

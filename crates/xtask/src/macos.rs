@@ -37,15 +37,16 @@ fn check(root: &Path) -> Result<(), String> {
             continue;
         }
         let status = Command::new(cargo())
-            .args(["clippy", "--quiet", "--locked", "-p", "uzfs-fskit", "--lib", "--bins", "--target", target])
+            .args(["clippy", "--quiet", "--locked", "-p", "uzfs-fskit", "-p", "uzfs-cli", "--lib", "--bins"])
+            .args(["--target", target])
             .args(["--", "-D", "warnings"])
             .current_dir(root)
             .status()
             .map_err(|e| format!("cannot run cargo: {e}"))?;
         if !status.success() {
-            return Err(format!("the extension does not type-check for {target}"));
+            return Err(format!("the extension and the tools do not type-check for {target}"));
         }
-        println!("macos: the extension type-checks for {target}");
+        println!("macos: the extension and the tools type-check for {target}");
     }
     match macos_lint::bindings(root) {
         Ok(folder) => macos_lint::lint_tree(root, &folder),
@@ -84,7 +85,8 @@ fn read(root: &Path, name: &str) -> Result<Plist, String> {
 fn plists(root: &Path) -> Result<Vec<String>, String> {
     let (module, app) = (read(root, "module-Info.plist")?, read(root, "app-Info.plist")?);
     let (rights, app_rights) = (read(root, "module.entitlements")?, read(root, "app.entitlements")?);
-    let (fs, daemon) = (read(root, "zfs.fs/Contents/Info.plist")?, read(root, "io.uzfs.uzfsd.plist")?);
+    let fs = read(root, "zfs.fs/Contents/Info.plist")?;
+    let (daemon, agent) = (read(root, "io.uzfs.uzfsd.plist")?, read(root, "io.uzfs.agent.plist")?);
     let class = std::fs::read_to_string(root.join("crates/uzfs-fskit/src/objc/file_system.rs")).unwrap_or_default();
     let mut problems = module_problems(&module, &rights, &class);
     let mut need = |fine: bool, text: &str| {
@@ -100,8 +102,34 @@ fn plists(root: &Path) -> Result<Vec<String>, String> {
     let group = |p: &Plist| p.get("com.apple.security.application-groups").cloned();
     need(group(&rights).is_some() && group(&rights) == group(&app_rights), "app and extension share no group");
     need(fs.get("FSPersonalities").is_some_and(Plist::is_filled), "zfs.fs has no personality");
-    need(daemon.text("Label") == Some("io.uzfs.uzfsd"), "the daemon's label");
+    problems.extend(job_problems(&daemon, &agent));
     Ok(problems)
+}
+
+/// What launchd is told of the daemon and of the mount agent.
+fn job_problems(daemon: &Plist, agent: &Plist) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut need = |fine: bool, text: &str| {
+        if !fine {
+            problems.push(text.to_owned());
+        }
+    };
+    need(daemon.text("Label") == Some("io.uzfs.uzfsd"), "the daemon's label");
+    need(agent.text("Label") == Some("io.uzfs.agent"), "the agent's label");
+    let words = |p: &Plist| match p.get("ProgramArguments") {
+        Some(Plist::Array(all)) => all.clone(),
+        _ => Vec::new(),
+    };
+    let says = |all: &[Plist], word: &str| all.iter().any(|p| *p == Plist::Text(word.to_owned()));
+    let (daemon_says, agent_says) = (words(daemon), words(agent));
+    need(says(&daemon_says, "--fs-tcp") && says(&daemon_says, "@CONTAINER@"), "where the daemon serves extensions");
+    need(says(&agent_says, "@APP@/Contents/MacOS/zfs") && says(&agent_says, "agent"), "the agent's program");
+    let socket = agent.get("EnvironmentVariables").and_then(|e| e.text("UZFS_SOCKET")).unwrap_or_default();
+    need(says(&daemon_says, socket), "the agent looks for the daemon somewhere else");
+    for job in [daemon, agent] {
+        need(job.get("KeepAlive") == Some(&Plist::Bool(true)), "a job that is not started again");
+    }
+    problems
 }
 
 fn module_problems(module: &Plist, rights: &Plist, class: &str) -> Vec<String> {
@@ -166,5 +194,16 @@ mod tests {
         assert_eq!(found("ZFSFileSystem", "ZfsFileSystem"), ["no class ZfsFileSystem is defined"]);
         assert_eq!(found("FSMediaTypes", "FSMediaType").len(), 1);
         assert_eq!(module_problems(&Plist::parse(&text).unwrap(), &Plist::Dict(Vec::new()), class).len(), 3);
+        let job = |name: &str, from: &str, to: &str| {
+            let text = std::fs::read_to_string(root.join(PACKAGING).join(name)).unwrap();
+            assert!(text.contains(from));
+            Plist::parse(&text.replace(from, to)).unwrap()
+        };
+        let (daemon, agent) = ("io.uzfs.uzfsd.plist", "io.uzfs.agent.plist");
+        let jobs = |from: &str, to: &str| job_problems(&job(daemon, "", ""), &job(agent, from, to));
+        assert_eq!(jobs("", ""), Vec::<String>::new());
+        assert_eq!(jobs("/var/run/uzfs", "/run/uzfs"), ["the agent looks for the daemon somewhere else"]);
+        assert_eq!(jobs("<string>agent", "<string>mount"), ["the agent's program"]);
+        assert_eq!(jobs("io.uzfs.agent", "io.uzfs.a").len(), 1);
     }
 }

@@ -6,13 +6,15 @@
 //! hoc, by `rcodesign` of apple-codesign (`cargo install apple-codesign`, half an hour once).
 
 use crate::macos::{PACKAGING, provide};
-use crate::macos_macho::{Program, check_bundle};
+use crate::macos_macho::{Program, check_bundle, check_tool};
 use crate::{cargo, run, target};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Programs in the app beside its own.
+const TOOLS: [&str; 2] = ["zfs", "zpool"];
 const TARGET: &str = "aarch64-apple-darwin";
 /// Oldest macOS that the extension runs on: the first with FSKit.
 const DEPLOYMENT: &str = "15.4";
@@ -115,23 +117,14 @@ fn write_stub(sdk: &Path, path: &str, name: &str, symbols: &[&str]) -> Result<()
     fs::write(&file, text).map_err(failed)
 }
 
+/// A program: its package and its name.
+type Binary = (&'static str, &'static str);
+
 /// Links one of the programs; gives its path, or what the linker said.
-fn link(root: &Path, sdk: &Path, name: &str, extension: bool) -> Result<PathBuf, String> {
+fn link(root: &Path, sdk: &Path, (package, name): Binary, extension: bool) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo());
     command
-        .args([
-            "rustc",
-            "--quiet",
-            "--release",
-            "--locked",
-            "-p",
-            "uzfs-fskit",
-            "--bin",
-            name,
-            "--target",
-            TARGET,
-            "--",
-        ])
+        .args(["rustc", "--quiet", "--release", "--locked", "-p", package, "--bin", name, "--target", TARGET, "--"])
         .args(["-Clinker=rust-lld", "-Clinker-flavor=ld64.lld", "-Clink-arg=--error-limit=0"])
         .env("SDKROOT", sdk)
         .env("MACOSX_DEPLOYMENT_TARGET", DEPLOYMENT)
@@ -146,7 +139,7 @@ fn link(root: &Path, sdk: &Path, name: &str, extension: bool) -> Result<PathBuf,
 }
 
 /// Links, after learning from a first attempt what libSystem must have.
-fn link_with_stubs(root: &Path, sdk: &Path, name: &str, extension: bool) -> Result<PathBuf, String> {
+fn link_with_stubs(root: &Path, sdk: &Path, name: Binary, extension: bool) -> Result<PathBuf, String> {
     for (path, at, symbols) in STUBS {
         write_stub(sdk, path, at, symbols)?;
     }
@@ -183,12 +176,15 @@ pub fn bundle(root: &Path) -> Result<(), String> {
     let (sdk, app) = (home.join("sdk"), home.join("uzfs.app"));
     let packaging = root.join(PACKAGING);
     let _ = fs::remove_dir_all(&app);
-    let module = link_with_stubs(root, &sdk, "uzfs-fskit", true)?;
+    let module = link_with_stubs(root, &sdk, ("uzfs-fskit", "uzfs-fskit"), true)?;
     let extension = app.join("Contents/Extensions/UzfsModule.appex");
     place(&module, &extension.join("Contents/MacOS/UzfsModule"))?;
     place(&packaging.join("module-Info.plist"), &extension.join("Contents/Info.plist"))?;
-    let program = link_with_stubs(root, &sdk, "uzfs-app", false)?;
-    place(&program, &app.join("Contents/MacOS/uzfs"))?;
+    // The tools are in the app: `zfs agent` is started from there, for the user who has it.
+    for binary in [("uzfs-fskit", "uzfs-app")].into_iter().chain(TOOLS.map(|t| ("uzfs-cli", t))) {
+        let name = if binary.1 == "uzfs-app" { "uzfs" } else { binary.1 };
+        place(&link_with_stubs(root, &sdk, binary, false)?, &app.join("Contents/MacOS").join(name))?;
+    }
     place(&packaging.join("app-Info.plist"), &app.join("Contents/Info.plist"))?;
     for library in Program::read(&extension.join("Contents/MacOS/UzfsModule"))?.libraries {
         println!("macos: the extension is linked to {library}");
@@ -196,10 +192,15 @@ pub fn bundle(root: &Path) -> Result<(), String> {
     sign(root, &app, &extension)?;
     let mut wrong = check_bundle(&extension, true)?;
     wrong.extend(check_bundle(&app, false)?);
+    for tool in TOOLS {
+        wrong.extend(check_tool(&app.join("Contents/MacOS").join(tool), DEPLOYMENT)?);
+    }
     if !wrong.is_empty() {
         return Err(wrong.join("\n"));
     }
-    for name in ["install-macos.sh", "module.entitlements", "app.entitlements", "io.uzfs.uzfsd.plist"] {
+    for name in
+        ["install-macos.sh", "module.entitlements", "app.entitlements", "io.uzfs.uzfsd.plist", "io.uzfs.agent.plist"]
+    {
         place(&packaging.join(name), &home.join(name))?;
     }
     for name in ["zfs.fs/Contents/Info.plist", "zfs.fs/Contents/Resources/mount_zfs"] {

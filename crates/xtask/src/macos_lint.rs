@@ -2,10 +2,11 @@
 //! method that is missing, and a wrong but encodable argument type all compile.
 //!
 //! Both sides are text: `extern_protocol!` in the sources of `objc2-fs-kit`, `unsafe impl PROTOCOL for CLASS` in ours.
-//! Types are compared as they are written, without blanks and paths.
+//! Types are compared as they are written, without blanks and paths. The handler protocols of macOS 27, and the
+//! initializers of the results that they reply with, are in a table (`macos_handlers.txt`), because no bindings have them.
 
 use crate::cargo;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +21,11 @@ struct Method {
 }
 
 type Methods = BTreeMap<String, Method>;
+
+/// What the bindings lack.
+const HANDLERS: &str = include_str!("macos_handlers.txt");
+/// Handler protocols that a volume here has; the one of kernel-offloaded I/O is left out on purpose.
+const HANDLER_PROTOCOLS: usize = 10;
 
 /// The folder of the bindings' sources, as cargo has it.
 pub fn bindings(root: &Path) -> Result<PathBuf, String> {
@@ -43,15 +49,90 @@ pub fn bindings(root: &Path) -> Result<PathBuf, String> {
 pub fn lint_tree(root: &Path, bindings: &Path) -> Result<(), String> {
     let protocols = protocols(&sources(bindings)?);
     let ours = sources(&root.join("crates/uzfs-fskit/src/objc"))?;
-    let (found, problems) = lint(&protocols, &ours);
-    if found < 8 {
-        return Err(format!("only {found} protocols are implemented; the lint sees nothing"));
+    let (found, mut problems) = lint(&protocols, &ours);
+    let (handlers, results) = table(HANDLERS)?;
+    let (handled, wrong) = lint(&handlers, &ours);
+    let (made, odd) = lint_results(&results, &ours);
+    problems.extend(wrong.into_iter().chain(odd));
+    if found < 8 || handled != HANDLER_PROTOCOLS {
+        return Err(format!("{found} and {handled} protocols are implemented; the lint does not see all"));
+    }
+    if made.len() + REFUSED.len() != results.len() || REFUSED.iter().any(|r| made.contains(*r)) {
+        return Err(format!("results are made of {made:?} only; the lint does not see all"));
     }
     if problems.is_empty() {
         println!("macos: {found} protocols are implemented as the bindings say");
+        let results = made.len();
+        println!("macos: {handled} handler protocols of macOS 27 and {results} results are as the table says");
         return Ok(());
     }
     Err(problems.join("\n"))
+}
+
+/// Results of what our class always refuses, and so never makes.
+const REFUSED: [&str; 2] = ["FSPreallocateResult", "FSVolumeRenameResult"];
+
+/// Initializers of result classes.
+type Results = BTreeMap<String, String>;
+
+/// Reads the table of macOS 27's handlers.
+fn table(text: &str) -> Result<(BTreeMap<String, Methods>, Results), String> {
+    let (mut protocols, mut results) = (BTreeMap::<String, Methods>::new(), Results::new());
+    let (mut protocol, mut class) = (String::new(), String::new());
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let bad = || format!("macos_handlers.txt: {line}");
+        let (word, rest) = line.split_once(' ').ok_or_else(bad)?;
+        let mut parts = rest.split('|').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_owned();
+        let arguments = || -> Vec<String> {
+            let types = rest.split('|').nth(1).unwrap_or_default();
+            split(types).iter().map(|t| normal(t)).collect()
+        };
+        match word {
+            "protocol" => {
+                protocol = name;
+                protocols.entry(protocol.clone()).or_default();
+            }
+            "required" | "optional" => {
+                if arguments().len() != name.matches(':').count() {
+                    return Err(bad());
+                }
+                let returns = normal(rest.split('|').nth(2).unwrap_or_default());
+                let id = returns.contains("Retained<");
+                let method = Method { arguments: arguments(), returns, optional: word == "optional", id };
+                protocols.get_mut(&protocol).ok_or_else(bad)?.insert(name, method);
+            }
+            "result" => class = name,
+            "init" if arguments().len() == name.matches(':').count() => {
+                results.insert(class.clone(), name);
+            }
+            _ => return Err(bad()),
+        }
+    }
+    Ok((protocols, results))
+}
+
+/// Compares initializers of results (`msg_send![CLASS::alloc(), first: a, second: b]`) with the table. Gives the
+/// classes that are made, and what is wrong.
+fn lint_results(results: &Results, ours: &str) -> (BTreeSet<String>, Vec<String>) {
+    let (mut made, mut problems) = (BTreeSet::new(), Vec::new());
+    for (at, mark) in ours.match_indices("msg_send!") {
+        let Some(inside) = bracketed(&ours[at + mark.len()..]) else { continue };
+        let parts = split(inside);
+        let Some(class) = parts.first().and_then(|p| p.trim().strip_suffix("::alloc()")) else { continue };
+        let selector: String = parts
+            .iter()
+            .skip(1)
+            .filter_map(|p| p.split_once(':'))
+            .map(|(word, _)| format!("{}:", word.trim()))
+            .collect();
+        match results.get(class) {
+            None => problems.push(format!("{class} is made and not in the table")),
+            Some(right) if *right != selector => problems.push(format!("{class}: {selector} must be {right}")),
+            Some(_) => drop(made.insert(class.to_owned())),
+        }
+    }
+    (made, problems)
 }
 
 fn sources(folder: &Path) -> Result<String, String> {
@@ -129,6 +210,7 @@ fn methods(block: &str) -> Methods {
             },
         };
         let Some((selector, rest)) = rest.split_once(')') else { continue };
+        let selector = selector.trim();
         let Some((_, rest)) = rest.split_once("fn ") else { continue };
         let Some(open) = rest.find('(') else { continue };
         let Some(arguments) = bracketed(&rest[open..]) else { continue };
@@ -228,6 +310,27 @@ mod tests {
             fn d(&self, t: &FSTask, e: *mut *mut NSError) -> Option<Retained<NSProgress>> { None }
         }
     );";
+
+    const TABLE: &str = "# source\nprotocol P\nrequired a:b: | &FSItem, &DynBlock<dyn Fn(*mut A, *mut NSError)> |\n\
+                         optional c | | Retained<NSString>\nresult A\ninit initWithX:y: | usize, Option<&FSItem>\n";
+
+    #[test]
+    fn the_table_of_handlers_is_read_and_compared() {
+        let (protocols, results) = table(TABLE).unwrap();
+        let ours = OURS.replace("#[unsafe(method_id(d:error:))]", "#[unsafe(method_id(c))]");
+        let d = ours.find("fn d(").unwrap();
+        let ours = format!("{}fn c(&self) -> Retained<NSString> {{ y }} }} )", &ours[..d]);
+        assert_eq!(lint(&protocols, &ours), (1, Vec::new()));
+        assert_eq!(lint(&protocols, &ours.replace("*mut A", "*mut B")).1.len(), 1);
+        assert_eq!(lint(&protocols, &ours.replace("a:b:", "a:c:")).1.len(), 2);
+        let made = "msg_send![A::alloc(), initWithX: 1, y: f(a, b)]";
+        assert_eq!(lint_results(&results, made), (BTreeSet::from(["A".to_owned()]), Vec::new()));
+        assert_eq!(lint_results(&results, &made.replace("y:", "z:")).1.len(), 1);
+        assert_eq!(lint_results(&results, &made.replace("A::", "B::")).1.len(), 1);
+        assert!(table("required a:").is_err() && table(&TABLE.replace(", Option<&FSItem>", "")).is_err());
+        let (all, results) = table(HANDLERS).unwrap();
+        assert_eq!((all.len(), results.len()), (HANDLER_PROTOCOLS, 23));
+    }
 
     fn check(from: &str, to: &str) -> Vec<String> {
         assert!(OURS.contains(from));

@@ -98,22 +98,70 @@ pub fn check_bundle(bundle: &Path, extension: bool) -> Result<Vec<String>, Strin
     Ok(wrong)
 }
 
+/// Checks a signed program that is not the one a bundle is named after; gives what is wrong.
+pub fn check_tool(path: &Path, minimum: &str) -> Result<Vec<String>, String> {
+    let p = Program::read(path)?;
+    let mut wrong = Vec::new();
+    let mut need = |fine: bool, text: &str| {
+        if !fine {
+            wrong.push(format!("{}: {text}", path.display()));
+        }
+    };
+    need(p.cpu == 0x0100_000c && p.kind == 2 && p.entry, "no arm64 program with an entry point");
+    need(p.minimum.map(|(a, b)| format!("{a}.{b}")).as_deref() == Some(minimum), "another minimum system");
+    let system = |l: &String| l.starts_with("/System/Library/Frameworks/") || l.starts_with("/usr/lib/");
+    need(p.libraries.iter().all(system), "linked to a library that is not the system's");
+    let signed = blobs(&p).and_then(|all| {
+        let directory = blob(all, 0).ok_or_else(none)?;
+        pages(&p, directory).map(drop)
+    });
+    need(signed.is_ok(), &signed.err().unwrap_or_default());
+    Ok(wrong)
+}
+
+fn none() -> String {
+    "no signature that can be read".to_owned()
+}
+
+/// The blobs of a signature.
+fn blobs(p: &Program) -> Result<&[u8], String> {
+    let (at, len) = p.signature.ok_or("not signed")?;
+    p.bytes.get(at..at + len).ok_or_else(none)
+}
+
+/// The blob of a kind: 0 is the directory of hashes.
+fn blob(all: &[u8], wanted: u32) -> Option<&[u8]> {
+    (0..be32(all, 8)? as usize).find_map(|i| {
+        let (kind, at) = (be32(all, 12 + 8 * i)?, be32(all, 16 + 8 * i)? as usize);
+        (kind == wanted).then(|| all.get(at..at + be32(all, at + 4)? as usize)).flatten()
+    })
+}
+
+/// Checks the hash of every page; gives where hashes of pages begin and how long each is.
+fn pages(p: &Program, directory: &[u8]) -> Result<(usize, usize), String> {
+    let number = |at: usize| be32(directory, at).map(|n| n as usize).ok_or_else(none);
+    let (hashes, pages, limit) = (number(16)?, number(28)?, number(32)?);
+    let (size, shift) = (usize::from(*directory.get(36).ok_or_else(none)?), *directory.get(39).ok_or_else(none)?);
+    let page = 1usize << shift.min(30);
+    if pages == 0 || pages * page < limit {
+        return Err("pages without a hash".into());
+    }
+    for i in 0..pages {
+        let bytes = p.bytes.get(i * page..((i + 1) * page).min(limit)).ok_or_else(none)?;
+        if directory.get(hashes + i * size..hashes + (i + 1) * size) != Some(&sha(bytes)[..size.min(32)]) {
+            return Err(format!("page {i} has another hash"));
+        }
+    }
+    Ok((hashes, size))
+}
+
 /// Checks an ad hoc signature: hashes of all pages, identifier, and the slots of what is signed beside the program.
 fn signature(p: &Program, plist: &Plist, info: &[u8], resources: &[u8], extension: bool) -> Result<(), String> {
-    let none = || "no signature that can be read".to_owned();
-    let (at, len) = p.signature.ok_or("not signed")?;
-    let all = p.bytes.get(at..at + len).ok_or_else(none)?;
-    let blob = |wanted: u32| {
-        (0..be32(all, 8)? as usize).find_map(|i| {
-            let (kind, at) = (be32(all, 12 + 8 * i)?, be32(all, 16 + 8 * i)? as usize);
-            (kind == wanted).then(|| all.get(at..at + be32(all, at + 4)? as usize)).flatten()
-        })
-    };
+    let all = blobs(p)?;
+    let blob = |wanted: u32| blob(all, wanted);
     let directory = blob(0).ok_or_else(none)?;
     let number = |at: usize| be32(directory, at).map(|n| n as usize).ok_or_else(none);
-    let (flags, hashes, name, special, pages, limit) =
-        (number(12)?, number(16)?, number(20)?, number(24)?, number(28)?, number(32)?);
-    let (size, shift) = (usize::from(*directory.get(36).ok_or_else(none)?), *directory.get(39).ok_or_else(none)?);
+    let (flags, name, special) = (number(12)?, number(20)?, number(24)?);
     if flags & 2 == 0 {
         return Err("not signed ad hoc".into());
     }
@@ -121,13 +169,7 @@ fn signature(p: &Program, plist: &Plist, info: &[u8], resources: &[u8], extensio
     if Some(&*String::from_utf8_lossy(&directory[name..name + end])) != plist.text("CFBundleIdentifier") {
         return Err("signed as somebody else".into());
     }
-    let page = 1usize << shift.min(30);
-    for i in 0..pages {
-        let bytes = p.bytes.get(i * page..((i + 1) * page).min(limit)).ok_or_else(none)?;
-        if directory.get(hashes + i * size..hashes + (i + 1) * size) != Some(&sha(bytes)[..size.min(32)]) {
-            return Err(format!("page {i} has another hash"));
-        }
-    }
+    let (hashes, size) = pages(p, directory)?;
     let slot = |k: usize| (k <= special).then(|| directory.get(hashes - k * size..hashes - (k - 1) * size)).flatten();
     let mut slots = vec![(1, Some(info)), (3, Some(resources)), (2, blob(2))];
     if extension {
