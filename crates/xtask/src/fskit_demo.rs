@@ -2,8 +2,8 @@
 //!
 //! What stands for what: `fskit-host` for mount(8), `fskitd` and the kernel; the daemon, the protocol and the portable
 //! module are those that run on a Mac. The pools were made by OpenZFS's kernel module (`tests/golden`): a mirror, and
-//! three disks as raidz with four file systems, which become four mounts of one pool. Needs root, for FUSE mounts that
-//! show every owner.
+//! three disks as raidz with four file systems, which become four mounts of one pool: by mount(8) one by one, and by
+//! `zfs mount -a`. A third is made here and rolled back below its mount. Needs root, for FUSE mounts that show every owner.
 
 use crate::{cargo, run, target};
 use std::fs;
@@ -73,7 +73,41 @@ fn play(root: &Path, stage: &mut Stage) -> Result<(), String> {
         return Err("a pool that is mounted was exported".into());
     }
     stage.unmount_all()?;
-    stage.show("zpool", &["export", "trio"])
+    stage.show("zpool", &["export", "trio"])?;
+    by_the_tools(stage)
+}
+
+/// The same by `zfs mount`, which calls mount(8) with tickets, and a rollback below a mount.
+fn by_the_tools(stage: &Stage) -> Result<(), String> {
+    println!("\n# The four again, by zfs mount -a, which calls mount -F -t zfs TICKET DIR for each.");
+    stage.quiet("sh", &["-c", "mkdir -p Volumes/all"])?;
+    let volumes = stage.home.join("Volumes/all").to_string_lossy().into_owned();
+    stage.quiet("zpool", &["import", "-o", "readonly=on", "-N", "-d", "trio", "-R", &volumes, "trio"])?;
+    stage.show("zfs", &["mount", "-a"])?;
+    stage.show("zfs", &["mount"])?;
+    let mounts = stage.points().len();
+    if mounts != 4 {
+        return Err(format!("{mounts} mounts"));
+    }
+    stage.show("cat", &["Volumes/all/trio/file.txt"])?;
+    stage.show("zfs", &["unmount", "-a"])?;
+    stage.show("zpool", &["export", "trio"])?;
+
+    println!("\n# A pool that is made here, and a rollback below its mount.");
+    stage.quiet("sh", &["-c", "truncate -s 128M disk1 disk2 disk3"])?;
+    let disks = ["disk1", "disk2", "disk3"].map(|d| stage.home.join(d).to_string_lossy().into_owned());
+    let create = ["create", "-R", &volumes, "mine", "raidz", &disks[0], &disks[1], &disks[2]];
+    stage.quiet("zpool", &create)?;
+    stage.show("sh", &["-c", "echo before > Volumes/all/mine/file.txt"])?;
+    stage.show("zfs", &["snapshot", "mine@one"])?;
+    stage.show("sh", &["-c", "echo something else, after the snapshot > Volumes/all/mine/file.txt"])?;
+    stage.show("cat", &["Volumes/all/mine/file.txt"])?;
+    stage.show("zfs", &["rollback", "mine@one"])?;
+    let file = stage.home.join("Volumes/all/mine/file.txt");
+    wait_for("the notice", || fs::read_to_string(&file).is_ok_and(|t| t == "before\n"))?;
+    stage.show("cat", &["Volumes/all/mine/file.txt"])?;
+    stage.show("zpool", &["export", "mine"])?;
+    if stage.points().is_empty() { Ok(()) } else { Err("something stays mounted".into()) }
 }
 
 fn wait_for(what: &str, done: impl Fn() -> bool) -> Result<(), String> {
@@ -95,8 +129,16 @@ impl Stage {
             .args(args)
             .current_dir(&self.home)
             .env("UZFS_SOCKET", self.home.join("s"))
-            .env("UZFS_NO_AUTOSTART", "1");
+            .env("UZFS_NO_AUTOSTART", "1")
+            .env("UZFS_MOUNT", self.programs.join("fskit-mount"));
         command
+    }
+
+    /// Mounts below the stage.
+    fn points(&self) -> Vec<PathBuf> {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
+        points.filter(|p| p.starts_with(&self.home)).collect()
     }
 
     fn quiet(&self, program: &str, args: &[&str]) -> Result<(), String> {
@@ -166,7 +208,12 @@ impl Stage {
         let id = self.daemon.id().to_string();
         let _ = Command::new("kill").arg(&id).status();
         let ended = self.daemon.wait().map_err(|e| e.to_string())?;
-        if fs::read_dir(self.home.join("Volumes")).is_ok_and(|mut d| !d.any(|e| e.is_ok_and(|e| mounted(&e.path())))) {
+        for point in self.points().iter().rev() {
+            // Only after a failure is something left.
+            let _ = Command::new("umount").arg("-l").arg(point).status();
+        }
+        // Never through a mount.
+        if self.points().is_empty() {
             let _ = fs::remove_dir_all(&self.home);
         }
         if ended.success() { Ok(()) } else { Err(format!("uzfsd: {ended}")) }
