@@ -1,5 +1,5 @@
 //! A real project on a mount: this repository is cloned there with git and checked, a program of others is unpacked by
-//! cargo and built there, and a tree is extracted and compared with what an ordinary file system makes of it.
+//! cargo and built there, and a tree is extracted and compared with its archive.
 
 use super::run;
 use std::fs;
@@ -19,13 +19,6 @@ fn text(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)))
 }
 
-/// Names, kinds, modes, sizes, times and checksums of a tree.
-fn listing(dir: &Path) -> Result<String, String> {
-    let script = "find . -printf '%P %y %m %s %T@ %l\\n' | sed 's/ [0-9]* \\([0-9.]* $\\)/ \\1/' | sort; \
-                  find . -type f -print0 | sort -z | xargs -0 sha256sum";
-    text(Command::new("sh").args(["-c", script]).current_dir(dir))
-}
-
 /// Clones this repository to the mount, and again from there to an ordinary file system, with all checks of git.
 fn clone(at: &Path, plain: &Path) -> Result<(), String> {
     let (there, back) = (at.join("clone"), plain.join("clone"));
@@ -43,24 +36,17 @@ fn clone(at: &Path, plain: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Extracts a tree on the mount and on an ordinary file system, and compares.
+/// Extracts a tree on the mount and has tar compare every member with it: contents, modes, owners, times, links.
 fn extract(at: &Path, plain: &Path) -> Result<(), String> {
     let tar = plain.join("tree.tar");
     run(Command::new("tar").arg("-cf").arg(&tar).args(["-C", "/usr", "include", "share/doc"]))?;
-    let (there, here) = (at.join("tree"), plain.join("tree"));
-    for dir in [&there, &here] {
-        fs::create_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        run(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(dir))?;
-    }
-    let (ours, theirs) = (listing(&there)?, listing(&here)?);
-    let differs = ours.lines().zip(theirs.lines()).find(|(a, b)| a != b);
-    if let Some((a, b)) = differs {
-        return Err(format!("the extracted trees differ:\n  {a}\n  {b}"));
-    }
-    if ours.len() != theirs.len() {
-        return Err("the extracted trees differ in length".into());
-    }
-    println!("tar: {} lines of names, modes, times, links and checksums are equal", ours.lines().count());
+    let there = at.join("tree");
+    fs::create_dir(&there).map_err(|e| format!("{}: {e}", there.display()))?;
+    let start = Instant::now();
+    run(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&there))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let compared = text(Command::new("tar").arg("-dvf").arg(&tar).arg("-C").arg(&there))?;
+    println!("tar: {} members extracted in {seconds:.1} s and compared: all are equal", compared.lines().count());
     Ok(())
 }
 
