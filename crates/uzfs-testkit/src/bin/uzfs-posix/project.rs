@@ -63,7 +63,7 @@ fn build(at: &Path) -> Result<(), String> {
     command.env("CARGO_TARGET_DIR", &target).env("CARGO_INSTALL_ROOT", &home).current_dir(at);
     run(&mut command)?;
     let program = at.join("built/bin").join(name);
-    let shown = text(Command::new(&program).args(["-n", "16"]).arg(&program))?;
+    let shown = text(Command::new(&program).args(["-n", "16", "--color", "never"]).arg(&program))?;
     if !shown.contains("7f 45 4c 46") {
         return Err(format!("{name} was built and does not work:\n{shown}"));
     }
