@@ -111,7 +111,12 @@ fn run(wanted: &Wanted) -> Result<(), String> {
         None => true,
     });
     let mut table = Table::default();
+    let mut image = 0.0f64;
     for round in 1..=wanted.rounds {
+        if wanted.row("sequential") && setup.has_pools() {
+            work::drop_caches()?;
+            image = image.max(work::sequential(&setup.pool_dir().join("d0"), 1 << 20)?);
+        }
         for &kind in &peers {
             let mut peer = kind.start(&setup)?;
             let mut note = |name, unit, figure| table.note(round, kind, name, unit, figure);
@@ -123,6 +128,9 @@ fn run(wanted: &Wanted) -> Result<(), String> {
     }
     table.print(wanted.rounds);
     println!("{NOTES}");
+    if image > 0.0 {
+        println!("the pool's image itself, read cold in pieces of 1M, best of the rounds: {image:.0} MB/s");
+    }
     if wanted.row("zdb") {
         verify::compare(&setup, wanted.rounds)?;
     }
