@@ -2,6 +2,8 @@
 //! mount agent for root, and rollbacks below mounts. `fskit-mount` stands for `/sbin/mount`, `fskit-host` for FSKit.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -252,6 +254,68 @@ fn an_agent_mounts_for_root() -> Outcome {
     until("the mount that was missing", || mac.served() == four)?;
     mac.run_by("agent", "zpool", &["export", "trio"])?.ok()?;
     mac.finish()
+}
+
+/// A user of the machine who is not root.
+const USER: u32 = 4711;
+
+/// A program that stands for `/sbin/mount`: it writes down who called it, and what he could read of the ticket.
+fn recorder(dir: &Path) -> std::io::Result<PathBuf> {
+    let (program, out) = (dir.join("record"), dir.join("calls"));
+    fs::write(&program, format!("#!/bin/sh\nid -u >> {0}\ncat \"$4\" >> {0}\n", out.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    fs::write(&out, "")?;
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o666))?;
+    Ok(program)
+}
+
+#[test]
+fn tickets_go_to_the_user_whose_folder_it_is_and_to_no_stranger() -> Outcome {
+    if !paths::is_root() {
+        report::line("SKIPPED fskit tickets: only root may become others");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let folder = dir.path().join("container");
+    fs::create_dir(&folder)?;
+    std::os::unix::fs::chown(&folder, Some(USER), None)?;
+    let session = Session::start_with(&["--fs-dir", &folder.to_string_lossy()])?;
+    let pool = corpus::open(&TRIO)?;
+    session.import("trio", &pool.devices, &[])?;
+    std::os::unix::fs::chown(session.root(), Some(USER), None)?;
+    let record = recorder(dir.path())?;
+    let calls = || fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+    let tool = |uid: u32, args: &[&str]| {
+        let mut command = session.command("zfs");
+        command.args(args).uid(uid).env("UZFS_MOUNT", &record);
+        command
+    };
+    let limit = Duration::from_secs(60);
+    // A stranger gets no ticket, and cannot be an agent.
+    let stranger = process::run(&mut tool(USER + 1, &["mount", "trio"]), limit)?;
+    assert!(stranger.code != Some(0) && stranger.stderr.contains("ermission denied"), "{stranger}");
+    let agent = process::run(&mut tool(USER + 1, &["agent"]), limit)?;
+    assert!(agent.code == Some(1) && agent.stderr.contains("ermission denied"), "{agent}");
+    assert_eq!(calls(), "");
+    // The user mounts himself: his own program, his own ticket.
+    process::run(&mut tool(USER, &["mount", "trio"]), limit)?.ok()?;
+    assert!(calls().starts_with("4711\nuzfs-volume 1\ndataset trio\n"), "{}", calls());
+    // And for root, by his agent.
+    fs::write(dir.path().join("calls"), "")?;
+    let mut command = tool(USER, &["agent"]);
+    let _agent = Agent(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    until("everything that mounts by itself", || calls().matches("4711\nuzfs-volume 1").count() == 4)?;
+    fs::write(dir.path().join("calls"), "")?;
+    let mut root = session.command("zfs");
+    until("the agent", || {
+        let done = process::run(root.args(["mount", "trio/home"]).env("UZFS_MOUNT", "agent"), limit);
+        root = session.command("zfs");
+        done.is_ok_and(|o| o.code == Some(0))
+    })?;
+    assert!(calls().starts_with("4711\nuzfs-volume 1\ndataset trio/home\n"), "{}", calls());
+    session.ok("zpool", &["export", "trio"])?;
+    Ok(session.finish()?)
 }
 
 #[test]
