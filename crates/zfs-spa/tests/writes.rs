@@ -181,6 +181,24 @@ fn blocks_of_a_removed_device_are_freed() {
     keep(dir.path(), "removed");
 }
 
+/// A mirror of the device that is left gets what was on the removed one too.
+#[test]
+fn resilvering_goes_through_mappings() {
+    let Some(dir) = copy_of("removed") else { return };
+    let spa = open(dir.path(), "removed");
+    let old = spa.zio().vdevs().leaves()[0].guid();
+    spa.attach(old, &image(dir.path(), "new", 256), false, None).unwrap();
+    spa.wait_scan();
+    spa.detach(old).unwrap();
+    spa.close(false).unwrap();
+    drop(spa);
+    for gone in ["d0", "d1"] {
+        std::fs::remove_file(dir.path().join(gone)).unwrap();
+    }
+    check(dir.path(), "removed");
+    zdb(dir.path(), "removed", &["-bbcc"]);
+}
+
 /// A checkpoint keeps what was there when it was made, whatever is freed after it.
 #[test]
 fn a_checkpoint_outlives_what_is_freed() {
