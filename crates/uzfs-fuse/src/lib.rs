@@ -13,15 +13,28 @@
 //! never changes threads. Threads end when the kernel reports the mount gone.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+#[cfg(target_os = "linux")]
 mod abi;
+#[cfg(target_os = "linux")]
 mod attrs;
+#[cfg(target_os = "linux")]
 mod device;
+#[cfg(target_os = "linux")]
 mod dir;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 pub mod errno;
+#[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
 mod session;
+#[cfg(target_os = "linux")]
 mod write;
 
+#[cfg(target_os = "linux")]
 pub use device::{MountSpec, detach, is_dead, is_root, unmount};
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{Mount, MountConfig, MountSpec, detach, is_dead, is_root, unmount};
+#[cfg(target_os = "linux")]
 pub use session::{Mount, MountConfig};
 pub use zfs_zpl::Vfs;

@@ -48,6 +48,7 @@ fn check(root: &Path) -> Result<(), String> {
         }
         println!("macos: the extension and the tools type-check for {target}");
     }
+    check_daemon(root)?;
     match macos_lint::bindings(root) {
         Ok(folder) => macos_lint::lint_tree(root, &folder),
         Err(why) => {
@@ -55,6 +56,53 @@ fn check(root: &Path) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// A C compiler for type-checking: what it makes is empty, because nothing is linked. What it is asked without `-c` is
+/// answered by the system's.
+const NO_COMPILER: &str = "#!/bin/bash
+out= compile=no previous=
+for word in \"$@\"; do
+  [ \"$previous\" = -o ] && out=$word
+  [ \"$word\" = -c ] && compile=yes
+  previous=$word
+done
+[ $compile = no ] || { echo | cc -x c -c -o \"$out\" -; exit $?; }
+words=() skip=no
+for word in \"$@\"; do
+  case $skip$word in
+    yes*) skip=no ;;
+    no-arch) skip=yes ;;
+    no-mmacosx-version-min=* | no--target=*) ;;
+    *) words+=(\"$word\") ;;
+  esac
+done
+exec cc \"${words[@]}\"
+";
+
+/// Type-checks the daemon with everything below it for macOS. Its C libraries are not compiled.
+fn check_daemon(root: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let (target, folder) = (TARGETS[0], crate::target(root).join("macos"));
+    if provide(target).is_err() {
+        return Ok(());
+    }
+    let compiler = folder.join("no-cc");
+    let failed = |e: std::io::Error| format!("{}: {e}", compiler.display());
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    std::fs::write(&compiler, NO_COMPILER).map_err(failed)?;
+    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    let status = Command::new(cargo())
+        .args(["check", "--quiet", "--locked", "-p", "uzfsd", "--target", target])
+        .env(format!("CC_{}", target.replace('-', "_")), &compiler)
+        .current_dir(root)
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !status.success() {
+        return Err(format!("the daemon does not type-check for {target}"));
+    }
+    println!("macos: the daemon type-checks for {target} (its C libraries apart)");
+    Ok(())
 }
 
 /// Makes sure that the standard library of a target is here.

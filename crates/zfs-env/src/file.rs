@@ -10,7 +10,7 @@
 use crate::device::BlockDevice;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -181,7 +181,7 @@ impl BlockDevice for FileDevice {
             return Ok(());
         }
         self.check_write(0, 0)?;
-        let flushed = self.check_length().and_then(|()| self.file.sync_data());
+        let flushed = self.check_length().and_then(|()| sync(&self.file, self.is_block));
         flushed.inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
@@ -316,9 +316,50 @@ fn block_device_shifts(file: &File) -> (u32, u32) {
     (logical, ask(0x127b).max(logical))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
+fn block_device_shifts(file: &File) -> (u32, u32) {
+    let ask = |request: libc::c_ulong| {
+        let mut size = 0u32;
+        // SAFETY: the descriptor is open, and both requests write one 32-bit integer to the pointer given.
+        let rc = unsafe { libc::ioctl(file.as_raw_fd(), request, &mut size as *mut u32) };
+        if rc == 0 && size.is_power_of_two() { size.trailing_zeros().max(9) } else { 9 }
+    };
+    let logical = ask(mac::DKIOCGETBLOCKSIZE);
+    (logical, ask(mac::DKIOCGETPHYSICALBLOCKSIZE).max(logical))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn block_device_shifts(_: &File) -> (u32, u32) {
     (9, 12)
+}
+
+/// Requests of macOS's disks (`sys/disk.h`).
+#[cfg(target_os = "macos")]
+mod mac {
+    pub const DKIOCSYNCHRONIZECACHE: libc::c_ulong = 0x2000_6416;
+    pub const DKIOCGETBLOCKSIZE: libc::c_ulong = 0x4004_6418;
+    pub const DKIOCGETBLOCKCOUNT: libc::c_ulong = 0x4008_6419;
+    pub const DKIOCGETPHYSICALBLOCKSIZE: libc::c_ulong = 0x4004_644d;
+}
+
+/// Brings everything written to stable storage.
+#[cfg(not(target_os = "macos"))]
+fn sync(file: &File, _: bool) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Brings everything written to stable storage. A file is flushed with its device; a device is told itself.
+#[cfg(target_os = "macos")]
+fn sync(file: &File, is_block: bool) -> io::Result<()> {
+    if !is_block {
+        return file.sync_data();
+    }
+    // SAFETY: the descriptor is open; neither call takes memory of ours.
+    let done = unsafe {
+        libc::fsync(file.as_raw_fd()) == 0
+            && libc::ioctl(file.as_raw_fd(), mac::DKIOCSYNCHRONIZECACHE, std::ptr::null_mut::<u8>()) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Size in bytes as the kernel knows it (`BLKGETSIZE64`).
@@ -331,7 +372,20 @@ fn block_device_size(file: &File) -> io::Result<u64> {
     if rc == 0 { Ok(size) } else { Err(io::Error::last_os_error()) }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Size in bytes: macOS does not tell by the end of a device, but by its blocks.
+#[cfg(target_os = "macos")]
+fn block_device_size(file: &File) -> io::Result<u64> {
+    let (mut size, mut count) = (0u32, 0u64);
+    // SAFETY: the descriptor is open, and the requests write one u32 and one u64 to the pointers given.
+    let done = unsafe {
+        libc::ioctl(file.as_raw_fd(), mac::DKIOCGETBLOCKSIZE, &mut size as *mut u32) == 0
+            && libc::ioctl(file.as_raw_fd(), mac::DKIOCGETBLOCKCOUNT, &mut count as *mut u64) == 0
+    };
+    let large = || io::Error::from(io::ErrorKind::FileTooLarge);
+    if done { count.checked_mul(size.into()).ok_or_else(large) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn block_device_size(file: &File) -> io::Result<u64> {
     use std::io::{Seek, SeekFrom};
     (&*file).seek(SeekFrom::End(0))

@@ -16,6 +16,17 @@ pub fn hostid() -> u32 {
 }
 
 /// The machine's name, as `uname -n` gives it.
+#[cfg(not(target_os = "linux"))]
+pub fn hostname() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the call writes at most as many bytes as it is told, into memory that lives.
+    let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } == 0;
+    let text = name.split(|b| *b == 0).next().filter(|n| done && !n.is_empty());
+    text.map_or_else(|| "(none)".to_owned(), |n| String::from_utf8_lossy(n).into_owned())
+}
+
+/// The machine's name, as `uname -n` gives it.
+#[cfg(target_os = "linux")]
 pub fn hostname() -> String {
     match std::fs::read_to_string("/proc/sys/kernel/hostname") {
         Ok(name) => name.trim_end().to_owned(),

@@ -3,6 +3,7 @@
 //! Methods are inlined into functions that enable the instruction set; that is what makes the intrinsics single
 //! instructions, and why no method may be called elsewhere.
 
+#[cfg(target_arch = "x86_64")]
 use super::gf;
 
 /// A register of field elements.
