@@ -232,3 +232,20 @@ fn a_dry_run_changes_nothing() {
     }
     assert!(said(&out).contains("launchctl bootstrap gui/501"));
 }
+
+#[test]
+fn mount_zfs_goes_on_to_fskit() {
+    let mac = Mac::new();
+    let script = mac.at("bundle/zfs.fs/Contents/Resources/mount_zfs");
+    let text = fs::read_to_string(&script).unwrap();
+    assert_eq!(text.matches("/sbin/mount ").count(), 1);
+    write(&script, &text.replace("/sbin/mount ", &format!("'{}' ", mac.at("stubs/mount").display())), 0o755);
+    let run = |args: &[&str]| Command::new("sh").arg(&script).args(args).output().unwrap();
+    assert!(run(&["/dev/disk4", "/Volumes/tank"]).status.success());
+    assert!(run(&["-o", "ro,noatime", "/t/tank.uzfs", "/Volumes/my tank"]).status.success());
+    assert_eq!(
+        mac.log(),
+        "mount -F -t zfs /dev/disk4 /Volumes/tank\nmount -F -t zfs -o ro,noatime /t/tank.uzfs /Volumes/my tank\n"
+    );
+    assert_eq!(run(&["/dev/disk4"]).status.code(), Some(64));
+}

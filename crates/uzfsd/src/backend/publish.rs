@@ -303,9 +303,17 @@ impl Engine {
         };
         let waiting: Vec<_> = open.iter().map(|(_, service)| service.suspend()).collect();
         let done = change();
+        let mut lost = None;
         for suspended in waiting {
-            let (imported, dataset) = self.dataset(name)?;
-            suspended.resume(self.tree(&imported, &dataset)?);
+            match self.dataset(name).and_then(|(imported, dataset)| self.tree(&imported, &dataset)) {
+                Ok(tree) => suspended.resume(tree),
+                Err(failure) => lost = Some(failure),
+            }
+        }
+        if let Some(failure) = lost {
+            // What cannot be opened again is not served any more; whoever asks gets a new ticket.
+            self.withdraw(true, |served| served == name)?;
+            return done.and(Err(failure));
         }
         let servers = self.published.servers.lock();
         for (token, _) in &open {
