@@ -26,7 +26,7 @@ pub struct Flag {
     pub short: char,
     /// Long name; empty for none.
     pub long: &'static str,
-    /// Name of its value; empty for a switch.
+    /// Name of its value; empty for a switch, in brackets if the option may come last without one.
     pub value: &'static str,
     /// One sentence.
     pub help: &'static str,
@@ -170,7 +170,12 @@ pub fn parse(command: &Command, args: &[String]) -> Result<Parsed, String> {
                 continue;
             }
             let glued: String = letters.by_ref().collect();
-            let value = if glued.is_empty() { rest.next().cloned().ok_or_else(|| missing(&name))? } else { glued };
+            let value = match rest.as_slice().first() {
+                _ if !glued.is_empty() => glued,
+                Some(_) => rest.next().cloned().unwrap_or_default(),
+                None if flag.value.starts_with('[') => glued,
+                None => return Err(missing(&name)),
+            };
             parsed.options.push((flag, Some(value)));
         }
     }

@@ -164,6 +164,9 @@ pub fn not_yet(session: &mut Session, program: &str, command: &str) -> i32 {
 
 /// `zpool version` and `zfs version`.
 pub fn version(session: &mut Session, args: &Parsed, program: &str) -> Run {
+    if !args.operands.is_empty() {
+        return Err(Stop::Usage("too many arguments".into()));
+    }
     let ours = format!("zfs-{}", version_text());
     let daemon = session.call::<method::GetVersion>("cannot get the daemon's version", &Empty {});
     let daemon = daemon.map(|v| format!("zfs-kmod-{}-uzfs-{}", v.openzfs, v.version))?;

@@ -5,6 +5,7 @@
 
 use crate::sentence;
 use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use uzfs_proto::client::{CallError, Connection};
 use uzfs_proto::wire::WireError;
 use uzfs_proto::{Failure, Method};
@@ -121,6 +122,19 @@ impl<'a> Session<'a> {
     /// Calls a method that may fail in a way the caller handles.
     pub fn try_call<M: Method>(&mut self, args: &M::Args) -> Result<Result<M::Reply, Failure>, Stop> {
         let result = self.exchange(&mut |c| c.call::<M>(args))?;
+        self.settle(result)
+    }
+
+    /// The same with a descriptor beside the call, which has index 0.
+    pub fn try_call_passing<M: Method>(
+        &mut self,
+        args: &M::Args,
+        descriptor: &OwnedFd,
+    ) -> Result<Result<M::Reply, Failure>, Stop> {
+        let result = self.exchange(&mut |c| {
+            c.pass(descriptor.try_clone().map_err(WireError::Io)?);
+            c.call::<M>(args)
+        })?;
         self.settle(result)
     }
 

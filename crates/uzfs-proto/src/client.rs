@@ -3,6 +3,7 @@
 use crate::wire::{self, Call, FrameReader, Reply, WireError};
 use crate::{Failure, FailureCode, INTERFACE, Method};
 use serde_json::Value;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -49,6 +50,8 @@ impl CallError {
 pub struct Connection {
     stream: UnixStream,
     frames: FrameReader<UnixStream>,
+    /// Descriptors that go with the next call.
+    passing: Vec<OwnedFd>,
 }
 
 impl Connection {
@@ -60,7 +63,13 @@ impl Connection {
     /// Uses a connected socket.
     pub fn from_stream(stream: UnixStream) -> std::io::Result<Self> {
         let frames = FrameReader::new(stream.try_clone()?, wire::MAX_REPLY);
-        Ok(Connection { stream, frames })
+        Ok(Connection { stream, frames, passing: Vec::new() })
+    }
+
+    /// Has a descriptor go with the next call, whose parameters name it by the index that this returns.
+    pub fn pass(&mut self, descriptor: OwnedFd) -> u64 {
+        self.passing.push(descriptor);
+        self.passing.len() as u64 - 1
     }
 
     /// Calls `method` in full spelling and gives every reply to `part` until it says stop.
@@ -72,7 +81,7 @@ impl Connection {
         part: &mut dyn FnMut(Value) -> Result<bool, CallError>,
     ) -> Result<(), CallError> {
         let call = Call { method, parameters: Some(parameters), oneway: false, more };
-        wire::write_message(&self.stream, &call)?;
+        wire::write_call(&self.stream, &call, &std::mem::take(&mut self.passing))?;
         loop {
             let reply: Reply = self.frames.next_message()?.ok_or(WireError::Cut)?;
             let parameters = reply.parameters.unwrap_or(Value::Null);

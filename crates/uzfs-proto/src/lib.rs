@@ -33,6 +33,7 @@ mod vdev;
 
 pub mod client;
 pub mod contract;
+pub mod passing;
 pub mod place;
 pub mod schema;
 pub mod server;
@@ -48,8 +49,8 @@ pub use pool::*;
 pub use scalar::{Secret, U64};
 pub use vdev::*;
 
-/// Who calls, from the credentials the kernel attests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who calls, from the credentials the kernel attests, and what came with the call.
+#[derive(Debug, Clone)]
 pub struct Caller {
     /// Effective user id.
     pub uid: u32,
@@ -59,4 +60,6 @@ pub struct Caller {
     pub pid: u32,
     /// Root, or the user the daemon runs as: may change things.
     pub owner: bool,
+    /// Descriptors that came with the call.
+    pub passed: passing::Passed,
 }

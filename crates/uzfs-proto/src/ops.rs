@@ -267,8 +267,11 @@ contract_structs! {
         /// Encryption root.
         pub dataset: String,
         /// The key as the user has it: passphrase without its line end, hexadecimal text, or the raw
-        /// bytes; the daemon reads it by the dataset's `keyformat`.
+        /// bytes; the daemon reads it by the dataset's `keyformat`. Empty when it comes by a descriptor.
         pub key: Secret,
+        /// Index of the descriptor that came with the call and from which the key is read, at most 1024 bytes: it is
+        /// then in no message.
+        pub key_descriptor: Option<u64>,
         /// Only say whether it is right (`-n`).
         pub dry_run: bool,
     }

@@ -8,6 +8,7 @@
 //! Socket files, locks and start-up belong to the daemon; this module starts with a listener.
 
 use crate::contract::{self, Outcome, Replier};
+use crate::passing::{Passed, Receiver};
 use crate::wire::{self, Call, FrameReader, Reply, WireError};
 use crate::{Backend, Caller, INTERFACE, INTERFACE_TEXT};
 use serde_json::{Value, json};
@@ -112,7 +113,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<Caller> {
     };
     #[cfg(not(target_os = "linux"))]
     let (uid, gid, pid) = peer_ids(stream).map(|(uid, gid)| (uid, gid, 0))?;
-    Ok(Caller { uid, gid, pid, owner: uid == 0 || uid == own })
+    Ok(Caller { uid, gid, pid, owner: uid == 0 || uid == own, passed: Passed::default() })
 }
 
 /// User and group of the peer, where the system tells no more.
@@ -205,11 +206,12 @@ pub fn serve_connection(backend: &dyn Backend, stream: &UnixStream) -> Result<()
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     let caller = peer(stream)?;
-    let mut frames = FrameReader::new(stream, wire::MAX_REQUEST).within(READ_TIMEOUT);
+    let mut frames = FrameReader::new(Receiver::new(stream), wire::MAX_REQUEST).within(READ_TIMEOUT);
     loop {
         match frames.next_message::<Call>() {
             Ok(Some(call)) => {
                 let mut replier = SocketReplier { stream, oneway: call.oneway, alive: true };
+                let caller = Caller { passed: frames.inner().take(), ..caller.clone() };
                 answer(backend, &caller, call, &mut replier);
                 if !replier.alive {
                     return Err(WireError::Cut);

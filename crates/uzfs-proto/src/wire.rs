@@ -5,9 +5,12 @@
 //! [`FrameReader::within`] also bounds the time from a message's first byte to its last, so that a peer
 //! who sends a byte now and then does not hold a thread for ever.
 
+use crate::passing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Largest request a daemon accepts, in bytes.
@@ -181,9 +184,18 @@ impl<R: Read> FrameReader<R> {
 
 /// Writes one message with its NUL in a single write.
 pub fn write_message<T: Serialize>(mut out: impl Write, message: &T) -> Result<(), WireError> {
+    write_with(message, &mut |bytes| out.write_all(bytes))
+}
+
+/// Writes a call, and descriptors beside it.
+pub fn write_call(stream: &UnixStream, call: &Call, descriptors: &[OwnedFd]) -> Result<(), WireError> {
+    write_with(call, &mut |bytes| passing::send(stream, bytes, descriptors))
+}
+
+fn write_with<T: Serialize>(message: &T, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), WireError> {
     let mut bytes = serde_json::to_vec(message).map_err(WireError::Json)?;
     bytes.push(0);
-    let result = out.write_all(&bytes);
+    let result = out(&bytes);
     // Requests can carry keys.
     zeroize::Zeroize::zeroize(&mut bytes);
     result.map_err(WireError::Io)

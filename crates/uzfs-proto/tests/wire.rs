@@ -202,3 +202,69 @@ proptest! {
         prop_assert!(answer.is_ok());
     }
 }
+
+/// The key that the backend saw, or why there was none.
+fn key_seen(c: &mut Connection, key_descriptor: Option<u64>) -> (FailureCode, String) {
+    let args = LoadKeyArgs { dataset: "a".into(), key: Secret(b"plain".to_vec()), key_descriptor, dry_run: false };
+    match c.call::<method::LoadKey>(&args) {
+        Err(CallError::Failed(f)) => (f.code, f.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn descriptors_go_with_their_call() {
+    let server = start(Quiet);
+    let mut c = Connection::open(&server.path).unwrap();
+    let seen = |text: &str| (FailureCode::KeyIncorrect, text.to_owned());
+    assert_eq!(key_seen(&mut c, None), seen("plain"));
+    for text in ["through a pipe", ""] {
+        assert_eq!(c.pass(passing::holding(text.as_bytes()).unwrap()), 0);
+        assert_eq!(key_seen(&mut c, Some(0)), seen(text));
+    }
+    // Several, by index; those of a call are gone with it.
+    for text in ["first", "second"] {
+        c.pass(passing::holding(text.as_bytes()).unwrap());
+    }
+    assert_eq!(key_seen(&mut c, Some(1)), seen("second"));
+    for index in [0, 1, 2, u64::MAX] {
+        let (code, why) = key_seen(&mut c, Some(index));
+        assert_eq!((code, why.as_str()), (FailureCode::InvalidArgument, "no descriptor came with the call"));
+    }
+    // A file does as well, and what is too long does not.
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"in a file").unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    c.pass(file.into());
+    assert_eq!(key_seen(&mut c, Some(0)), seen("in a file"));
+    c.pass(passing::holding(&[b'x'; 1025]).unwrap());
+    assert_eq!(key_seen(&mut c, Some(0)).0, FailureCode::InvalidArgument);
+    c.pass(std::fs::File::open("/dev/zero").unwrap().into());
+    assert_eq!(key_seen(&mut c, Some(0)).0, FailureCode::InvalidArgument);
+    assert_eq!(key_seen(&mut c, None), seen("plain"));
+}
+
+#[test]
+fn descriptors_nobody_takes_are_closed() {
+    let server = start(Quiet);
+    let mut c = Connection::open(&server.path).unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    c.call::<method::GetVersion>(&Empty {}).unwrap();
+    let before = open();
+    for _ in 0..50 {
+        for _ in 0..6 {
+            c.pass(passing::holding(b"unused").unwrap());
+        }
+        c.call::<method::GetVersion>(&Empty {}).unwrap();
+    }
+    // Other tests open some too, meanwhile.
+    assert!(open() < before + 100, "{} descriptors, {before} before", open());
+}
+
+#[test]
+fn a_key_that_does_not_come_is_not_waited_for_long() {
+    let (from, into) = std::io::pipe().unwrap();
+    let waited = passing::read_all(from.into(), 10, Duration::from_millis(50));
+    assert_eq!(waited.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(into);
+}

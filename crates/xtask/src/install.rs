@@ -80,7 +80,7 @@ impl Place {
 
 /// Manual pages and completions, as the programs print them.
 fn documents(place: &Place, built: &Path) -> Result<(), String> {
-    for program in ["zpool", "zfs"] {
+    for program in ["zpool", "zfs", "zdb"] {
         let man = generated(&built.join(program), "man")?;
         place.write(&format!("share/man/man8/{program}.8"), &man, 0o644)?;
         let bash = generated(&built.join(program), "bash")?;
@@ -170,12 +170,16 @@ mod tests {
         found.sort();
         let expected = "\
             644 usr/local/lib/systemd/system/uzfsd.service\n\
+            644 usr/local/share/bash-completion/completions/zdb\n\
             644 usr/local/share/bash-completion/completions/zfs\n\
             644 usr/local/share/bash-completion/completions/zpool\n\
+            644 usr/local/share/fish/vendor_completions.d/zdb.fish\n\
             644 usr/local/share/fish/vendor_completions.d/zfs.fish\n\
             644 usr/local/share/fish/vendor_completions.d/zpool.fish\n\
+            644 usr/local/share/man/man8/zdb.8\n\
             644 usr/local/share/man/man8/zfs.8\n\
             644 usr/local/share/man/man8/zpool.8\n\
+            644 usr/local/share/zsh/site-functions/_zdb\n\
             644 usr/local/share/zsh/site-functions/_zfs\n\
             644 usr/local/share/zsh/site-functions/_zpool\n\
             755 usr/local/sbin/mount.zfs\n\

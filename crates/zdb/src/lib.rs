@@ -11,6 +11,7 @@ mod bp;
 pub mod ctx;
 mod datasets;
 mod dbgmsg;
+pub mod document;
 mod dump;
 mod features;
 mod il;

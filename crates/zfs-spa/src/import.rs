@@ -47,6 +47,8 @@ pub enum Rewind {
 pub struct ImportOptions {
     /// Name to use instead of the pool's own.
     pub name: Option<String>,
+    /// The name is for this import only: what is written keeps the pool's own (`-t`).
+    pub temporary_name: bool,
     /// Directory in front of all mountpoints.
     pub altroot: Option<String>,
     /// Import although another host seems to use it, or it was destroyed (`-f`, `-D`).
@@ -74,6 +76,7 @@ impl ImportOptions {
     pub fn new(arc: Arc<ArcCache>, tasks: Option<Arc<TaskPool>>) -> Self {
         Self {
             name: None,
+            temporary_name: false,
             altroot: None,
             force: false,
             allow_missing_logs: false,
@@ -306,8 +309,10 @@ fn finish(candidate: &PoolCandidate, options: &ImportOptions, ub: &Uberblock, l:
     let spares = config::auxiliary(&l.mos, &l.directory, "spares")?;
     let l2cache = config::auxiliary(&l.mos, &l.directory, "l2cache")?;
     let locate = |list: Vec<NvList>| list.iter().map(|nv| relocate(nv, &candidate.auxiliary)).collect();
+    let stored_name = if options.temporary_name { candidate.name.as_str() } else { l.name };
     Ok(Pool::new(PoolParts {
         name: l.name.into(),
+        stored_name: stored_name.into(),
         config: l.config,
         uberblock: *ub,
         zio: l.zio,

@@ -2,11 +2,14 @@
 //!
 //! Any one member leads to the others: labels name the devices of their own top-level vdev, the meta object set those
 //! of all of them. Each is looked for where it was last seen (path, device id, physical path) and under the same name
-//! beside the members that were found. What is found counts only when its own label says that it is that device of
+//! beside the members that were found. Where the search was for certain devices only, and names do not lead to all of
+//! them, everything is looked at that lies beside a member or beside the place of a missing one: devices get other names.
+//! What is found counts only when its own label says that it is that device of
 //! that pool; names out of labels are never trusted further than to read a label there.
 //!
 //! Life cycle: [`complete`] runs once for each pool of a search, before anything is imported. It stops when a round
-//! finds nothing; every round adds at least one device of a tree whose size is limited.
+//! finds nothing; every round adds at least one device of a tree whose size is limited, and no directory is looked
+//! through twice.
 
 use crate::config;
 use crate::discover::{PoolCandidate, group};
@@ -15,7 +18,7 @@ use crate::labels::FoundDevice;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zfs_env::FileDevice;
+use zfs_env::{FileDevice, host};
 use zfs_phys::NvList;
 use zfs_zio::arc::ArcCache;
 use zfs_zio::{Vdev, VdevAux, VdevConfig, VdevState, VdevTree, Zio};
@@ -24,6 +27,8 @@ use zfs_zio::{Vdev, VdevAux, VdevConfig, VdevState, VdevTree, Zio};
 const MAX_WANTED: usize = 4096;
 /// Most levels of a tree.
 const MAX_DEPTH: usize = 8;
+/// Most files and devices looked at for those that have other names, whatever is in the directories of a label.
+const MAX_LOOKED_AT: usize = 4096;
 /// Memory for reading a configuration out of the meta object set.
 const BUDGET: u64 = 16 << 20;
 
@@ -32,6 +37,7 @@ const BUDGET: u64 = 16 << 20;
 pub(crate) fn complete(candidate: PoolCandidate, wide: bool) -> PoolCandidate {
     let mut candidate = candidate;
     let mut tried = BTreeSet::new();
+    let mut searched = BTreeSet::new();
     loop {
         let mut wanted = Vec::new();
         absent(&candidate.tree, &candidate, 0, &mut wanted);
@@ -42,8 +48,11 @@ pub(crate) fn complete(candidate: PoolCandidate, wide: bool) -> PoolCandidate {
             }
         }
         wanted.truncate(MAX_WANTED);
-        wanted.retain(|w| tried.insert(w.guid));
-        let found: Vec<FoundDevice> = wanted.iter().filter_map(|w| w.look(&candidate)).collect();
+        let new = wanted.iter().filter(|w| tried.insert(w.guid));
+        let mut found: Vec<FoundDevice> = new.filter_map(|w| w.look(&candidate)).collect();
+        if found.is_empty() && wide && !wanted.is_empty() {
+            found = renamed(&wanted, &candidate, &mut searched);
+        }
         if found.is_empty() {
             return candidate;
         }
@@ -90,6 +99,28 @@ impl Wanted {
             (found.guid == self.guid && pool.is_none_or(|p| p == candidate.guid)).then_some(found)
         })
     }
+}
+
+/// Those of `wanted` that lie under any name beside a member, or beside where one of them was last seen.
+fn renamed(wanted: &[Wanted], candidate: &PoolCandidate, searched: &mut BTreeSet<PathBuf>) -> Vec<FoundDevice> {
+    let beside = candidate.devices.values().map(|d| d.path.as_path());
+    let last_seen = wanted.iter().flat_map(|w| w.places.iter().map(PathBuf::as_path));
+    let dirs: BTreeSet<PathBuf> = beside.chain(last_seen).filter_map(Path::parent).map(PathBuf::from).collect();
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for dir in dirs.into_iter().filter(|d| searched.insert(d.clone())) {
+        // A place that is gone holds nothing.
+        paths.extend(host::devices_in(dir).unwrap_or_default());
+    }
+    paths.truncate(MAX_LOOKED_AT);
+    let known: BTreeSet<&Path> = candidate.devices.values().map(|d| d.path.as_path()).collect();
+    let looked = paths.into_iter().filter(|p| !known.contains(p.as_path())).filter_map(|path| {
+        let device = FileDevice::open_read_only(&path).ok()?;
+        let found = FoundDevice::examine(path, Arc::new(device))?;
+        let pool = found.config.u64("pool_guid");
+        let one = wanted.iter().any(|w| w.guid == found.guid) && pool.is_none_or(|p| p == candidate.guid);
+        one.then_some(found)
+    });
+    looked.collect()
 }
 
 /// Leaves of a tree that were not found.

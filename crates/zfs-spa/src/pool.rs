@@ -19,6 +19,7 @@ use zfs_zio::Zio;
 
 pub(crate) struct PoolParts {
     pub name: Arc<str>,
+    pub stored_name: Arc<str>,
     pub config: NvList,
     pub uberblock: Uberblock,
     pub zio: Arc<Zio>,
@@ -86,6 +87,7 @@ impl Pool {
         let l2cache = crate::config::auxiliary(mos, &directory, "l2cache")?;
         let view = Self::new(PoolParts {
             name: p.name.clone(),
+            stored_name: p.stored_name.clone(),
             config,
             uberblock,
             zio: p.zio.clone(),
@@ -103,6 +105,11 @@ impl Pool {
 
     pub(crate) fn set_candidate(&mut self, candidate: PoolCandidate) {
         self.parts.candidate = candidate;
+    }
+
+    /// Name that labels have: not the one it was imported under if that is a temporary one.
+    pub fn stored_name(&self) -> &str {
+        &self.parts.stored_name
     }
 
     /// Name it was imported under.

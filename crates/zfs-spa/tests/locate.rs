@@ -71,8 +71,23 @@ fn renamed_and_swapped_members_are_found_in_their_folder() {
     let found = pools(place.dir.path());
     assert_eq!((found.len(), found[0].devices.len()), (1, 3));
     import(&found[0], &common::options()).unwrap();
-    // Alone, the names that the label tells lead to others or to nothing.
-    assert_eq!(pools(&place.path("d1"))[0].devices.len(), 1);
+    // So do those that one member leads to: the names that its label tells lead to others or to nothing.
+    for name in ["d0", "d1", "quite another name"] {
+        let found = pools(&place.path(name));
+        assert_eq!((found.len(), found[0].devices.len()), (1, 3), "{name}");
+        import(&found[0], &common::options()).unwrap();
+    }
+}
+
+#[test]
+fn renamed_members_of_other_vdevs_are_found_beside_one_member() {
+    let Some(place) = Place::new() else { return };
+    for (i, name) in ["red", "green", "blue", "white"].iter().enumerate() {
+        place.link(&format!("twomirrors/d{i}"), name);
+    }
+    let found = pools(&place.path("blue"));
+    assert_eq!((found.len(), found[0].devices.len()), (1, 4));
+    import(&found[0], &common::options()).unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::getopt::Parsed;
 use crate::props::{Column, FS, VOL};
 use crate::session::{Run, Session, Stop, put, putln};
 use std::io::{BufRead, IsTerminal, Read};
-use uzfs_proto::{Dataset, FailureCode, LoadKeyArgs, Secret, UnloadKeyArgs, method};
+use uzfs_proto::{Dataset, Empty, Failure, FailureCode, LoadKeyArgs, Secret, UnloadKeyArgs, method};
 use zeroize::Zeroizing;
 
 /// Tries at the terminal before giving up.
@@ -135,6 +135,14 @@ fn refusal(failure: &uzfs_proto::Failure, name: &str) -> String {
     }
 }
 
+/// Gives the key to the daemon through a pipe, so that it is in no message.
+fn hand_over(session: &mut Session, args: &LoadKeyArgs, key: &[u8]) -> Result<Result<Empty, Failure>, Stop> {
+    match uzfs_proto::passing::holding(key) {
+        Ok(pipe) => session.try_call_passing::<method::LoadKey>(args, &pipe),
+        Err(e) => Ok(Err(Failure::new(FailureCode::Internal, crate::os_sentence(&e)))),
+    }
+}
+
 /// Loads the key of an encryption root; complains and gives false if that fails.
 pub fn load(session: &mut Session, ds: &Dataset, dry_run: bool, location: Option<&str>) -> Result<bool, Stop> {
     if let Some(why) = unfit(ds, "loaded") {
@@ -153,9 +161,9 @@ pub fn load(session: &mut Session, ds: &Dataset, dry_run: bool, location: Option
         let (why, correctible) = match key {
             Err(why) => (why, true),
             Ok(key) => {
-                let key = Secret(key.to_vec());
-                let args = LoadKeyArgs { dataset: ds.name.clone(), key, dry_run };
-                match session.try_call::<method::LoadKey>(&args)? {
+                let (dataset, key_descriptor) = (ds.name.clone(), Some(0));
+                let args = LoadKeyArgs { dataset, key: Secret(Vec::new()), key_descriptor, dry_run };
+                match hand_over(session, &args, &key)? {
                     Ok(_) => return Ok(true),
                     Err(failure) => {
                         let again = failure.code == FailureCode::KeyIncorrect;

@@ -12,6 +12,7 @@ mod log;
 mod pools;
 mod reason;
 mod scan;
+mod scripts;
 mod spec;
 mod status;
 mod status_json;

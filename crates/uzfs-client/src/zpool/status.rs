@@ -5,6 +5,7 @@ use super::list::{json_options, naming};
 use super::pools;
 use super::reason::{self, Reason};
 use super::scan;
+use super::scripts;
 use super::status_text::advice;
 use super::vdev::{self, Naming, STATUS_CLASSES};
 use crate::getopt::Parsed;
@@ -41,6 +42,8 @@ pub struct Style {
     pub dedup: bool,
     /// Warn of block sizes.
     pub ashift: bool,
+    /// What the scripts of `-c` tell of devices.
+    pub scripts: Option<scripts::Columns>,
     name_width: usize,
 }
 
@@ -58,6 +61,7 @@ impl Style {
             trim: args.has('t'),
             dedup: args.has('D'),
             ashift: session.variable("ZPOOL_STATUS_NON_NATIVE_ASHIFT_IGNORE").is_none(),
+            scripts: None,
             name_width: 10,
         }
     }
@@ -65,9 +69,7 @@ impl Style {
 
 /// `zpool status`.
 pub fn status(session: &mut Session, args: &Parsed) -> Run {
-    if args.value('c').is_some() {
-        return Err(Stop::Usage("-c is not supported yet by uzfs".into()));
-    }
+    let scripts = scripts::wanted(session, &args.values('c').collect::<Vec<_>>())?;
     let mut operands = args.operands.clone();
     let mut interval = interval::take(&mut operands)?;
     if args.has_long("json-flat-vdevs") && !args.has('j') {
@@ -86,6 +88,7 @@ pub fn status(session: &mut Session, args: &Parsed) -> Run {
             ..Default::default()
         };
         let (found, failed) = pools::fetch(session, &operands, ask)?;
+        style.scripts = (!scripts.is_empty()).then(|| scripts::run(session, &scripts, &found));
         let hostid = crate::hostid::system(session);
         let judged: Vec<(&Pool, Reason)> =
             found.iter().map(|p| (p, reason::of_pool(p, hostid, style.ashift))).collect();
@@ -170,7 +173,7 @@ fn print_config(session: &mut Session, pool: &Pool, tree: &VdevNode, style: &Sty
             put!(session.out, " {title:>5}");
         }
     }
-    putln!(session.out);
+    putln!(session.out, "{}", style.scripts.as_ref().map(scripts::Columns::titles).unwrap_or_default());
     print_vdev(session, pool, tree, &pool.name, style, Place::default(), None);
     let below = Place { depth: 2, spare: false };
     for class in STATUS_CLASSES {
@@ -313,6 +316,9 @@ fn print_vdev(
         put!(session.out, "  (non-allocating)");
     }
     put!(session.out, "{}", scan_note(pool, node, rebuild));
+    if let Some(told) = &style.scripts {
+        put!(session.out, "{}", told.line(&pool.name, node));
+    }
     if node.is_leaf() {
         let words = ["uninitialized", "initializing", "initialized"];
         let text = job(node.initialize.as_ref(), words, style.initialize, node.removing);

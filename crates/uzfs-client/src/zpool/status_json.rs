@@ -269,6 +269,9 @@ impl Shape<'_> {
             object.insert("state".into(), "AVAIL".into());
         }
         self.condition(node, spare, &mut object);
+        if let Some(told) = &self.style.scripts {
+            object.extend(told.fields(&self.pool.name, node));
+        }
         if node.is_leaf() {
             self.jobs(node, &mut object);
         }

@@ -38,7 +38,7 @@ const IMPORT: &[Flag] = &[
 ];
 
 const STATUS: &[Flag] = &[
-    option('c', "script", "Run scripts for each device (not supported yet)."),
+    option('c', "[script,...]", "Run these scripts for each device, or list those that there are."),
     JSON,
     switch('d', "Show errors of direct I/O verification."),
     switch('D', "Show the deduplication table."),

@@ -243,8 +243,8 @@ impl Backend for Fake {
         Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
     }
 
-    fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
-        if args.key.0 != b"correct horse" {
+    fn load_key(&self, caller: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
+        if **args.material(caller)? != *b"correct horse" {
             return Err(Failure::new(FailureCode::KeyIncorrect, "wrong key"));
         }
         self.note(format!("load-key {} dry_run={}", args.dataset, args.dry_run));

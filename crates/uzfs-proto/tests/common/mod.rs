@@ -166,8 +166,9 @@ macro_rules! backend {
             fn detach_device(&self, _: &Caller, _: DetachDeviceArgs) -> Result<Empty, Failure> {
                 no()
             }
-            fn load_key(&self, _: &Caller, _: LoadKeyArgs) -> Result<Empty, Failure> {
-                no()
+            fn load_key(&self, caller: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
+                let key = args.material(caller)?;
+                Err(Failure::new(FailureCode::KeyIncorrect, String::from_utf8_lossy(&key)))
             }
             fn unload_key(&self, _: &Caller, _: UnloadKeyArgs) -> Result<Empty, Failure> {
                 no()

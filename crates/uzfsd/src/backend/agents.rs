@@ -180,7 +180,7 @@ mod tests {
         let (first, tasks) = agents.join(501);
         let (_, other) = agents.join(502);
         assert_eq!((agents.serving(501), agents.serving(0)), (Some(501), Some(502)));
-        let caller = |uid| Caller { uid, gid: 0, pid: 1, owner: uid == 0 };
+        let caller = |uid| Caller { uid, gid: 0, pid: 1, owner: uid == 0, passed: Default::default() };
         let asking = agents.clone();
         let asked = std::thread::spawn(move || asking.perform(501, vec![item("a")], true));
         let task = tasks.recv().unwrap();

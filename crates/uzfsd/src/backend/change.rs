@@ -92,7 +92,10 @@ pub(super) fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesyste
         utf8only: number(properties, "utf8only") != 0 || number(properties, "normalization") != 0,
         normalization: number(properties, "normalization"),
         case: number(properties, "casesensitivity"),
-        ..NewFilesystem::default()
+        // Root's, or that of the user whose own daemon this is and who could not write there otherwise.
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        sums: 0,
     }
 }
 

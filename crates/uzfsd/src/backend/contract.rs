@@ -205,8 +205,8 @@ impl Backend for Service {
         self.0.log_history(&args)
     }
 
-    fn load_key(&self, _: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
-        self.0.load_key(&args)
+    fn load_key(&self, caller: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {
+        self.0.load_key(&args, &args.material(caller)?)
     }
 
     fn unload_key(&self, _: &Caller, args: UnloadKeyArgs) -> Result<Empty, Failure> {

@@ -193,6 +193,7 @@ impl Engine {
         }
         let options = ImportOptions {
             name: Some(name.clone()),
+            temporary_name: args.temporary_name,
             altroot: args.altroot.clone().or_else(|| args.properties.get("altroot").cloned()),
             force: args.force || args.destroyed,
             for_write: readonly != Some(true) && !args.rewind.dry_run,
@@ -206,11 +207,12 @@ impl Engine {
             },
             ..self.import_options()
         };
-        let newest = candidate.best_uberblock().map_or(0, |u| u.timestamp);
+        let (newest_txg, newest) = candidate.best_uberblock().map_or((0, 0), |u| (u.txg, u.timestamp));
         let (pool, spa, warnings) = self.open_pool(&name, &candidate, options, readonly.is_none())?;
         let timestamp = pool.uberblock().timestamp;
+        let rewound = pool.uberblock().txg < newest_txg;
         // Going back to the checkpoint is what was asked for, and nothing to be told.
-        let told = !args.rewind.checkpoint && (timestamp != newest || args.rewind.dry_run);
+        let told = !args.rewind.checkpoint && rewound;
         let rewind = told.then(|| RewindInfo {
             timestamp,
             lost_seconds: i64::try_from(newest.saturating_sub(timestamp)).unwrap_or(i64::MAX),

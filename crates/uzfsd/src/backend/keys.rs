@@ -70,15 +70,11 @@ impl Engine {
         Err(Failure::new(FailureCode::NotEncryptionRoot, text).about(name).with_details(details))
     }
 
-    pub(super) fn load_key(&self, args: &LoadKeyArgs) -> Result<Empty, Failure> {
+    pub(super) fn load_key(&self, args: &LoadKeyArgs, key: &[u8]) -> Result<Empty, Failure> {
         let name = &args.dataset;
         let imported = self.pool(import::pool_of(name)).map_err(|_| failure::no_dataset(name))?;
         self.require_root(&imported, name)?;
-        let done = if args.dry_run {
-            imported.pool.check_key(name, &args.key.0)
-        } else {
-            imported.pool.load_key(name, &args.key.0)
-        };
+        let done = if args.dry_run { imported.pool.check_key(name, key) } else { imported.pool.load_key(name, key) };
         done.map(|()| Empty {}).map_err(|e| key_failure(name, &e))
     }
 

@@ -197,6 +197,7 @@ impl Engine {
         let candidate = made.ok_or_else(|| failure::no_pool(&args.name))?;
         let options = zfs_spa::ImportOptions {
             name: args.temporary_name.clone(),
+            temporary_name: args.temporary_name.is_some(),
             altroot: args.altroot.clone().or(altroot),
             for_write: true,
             ..zfs_spa::ImportOptions::new(self.arc.clone(), Some(self.tasks.clone()))
