@@ -11,6 +11,7 @@ pub const fn of(kind: ErrorKind) -> i32 {
         | ErrorKind::Auth
         | ErrorKind::NoDevice
         | ErrorKind::TooManyMissing
+        | ErrorKind::Suspended
         | ErrorKind::Bug => libc::EIO,
         ErrorKind::NotFound => libc::ENOENT,
         ErrorKind::KeyUnavailable | ErrorKind::Access => libc::EACCES,

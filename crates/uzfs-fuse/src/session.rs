@@ -240,7 +240,8 @@ fn serve(shared: &Shared, queue: &OwnedFd) {
             tracing::error!("a FUSE request of {} bytes makes no sense", got.len());
             continue;
         };
-        let answer = shared.server.answer(&request);
+        // Whoever uses a mount waits for devices that are away, as with any disk.
+        let answer = zfs_env::pool::waiting(|| shared.server.answer(&request));
         if let Err(e) = send(queue, request.unique, &answer) {
             // ENOENT: the caller was killed meanwhile.
             if e != Errno::NOENT {

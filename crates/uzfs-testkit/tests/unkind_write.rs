@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use uzfs_testkit::report;
@@ -67,17 +68,62 @@ fn durable(path: &Path, data: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes and fsyncs files until that fails; gives those that were acknowledged, and the error.
-fn write_until_refused(at: &Path, most: u64) -> (Vec<(PathBuf, u64)>, io::Error) {
-    let mut done = Vec::new();
-    for n in 0..most {
-        let path = at.join(format!("file{n}"));
-        match durable(&path, &noise(n)) {
-            Ok(()) => done.push((path, n)),
-            Err(e) => return (done, e),
-        }
+/// Writes and fsyncs files on a thread of its own.
+struct Writing {
+    thread: thread::JoinHandle<io::Result<()>>,
+    done: Arc<Mutex<Vec<(PathBuf, u64)>>>,
+}
+
+impl Writing {
+    fn start(at: PathBuf, name: &'static str, count: u64) -> Self {
+        let done: Arc<Mutex<Vec<(PathBuf, u64)>>> = Arc::default();
+        let list = done.clone();
+        let thread = thread::spawn(move || {
+            for n in 0..count {
+                let path = at.join(format!("{name}{n}"));
+                durable(&path, &noise(n))?;
+                list.lock().unwrap().push((path, n));
+            }
+            Ok(())
+        });
+        Self { thread, done }
     }
-    panic!("{most} files were written to where nothing can be");
+
+    /// What was acknowledged so far.
+    fn done(&self) -> Vec<(PathBuf, u64)> {
+        self.done.lock().unwrap().clone()
+    }
+
+    /// Everything, in the end.
+    fn finish(self) -> (Vec<(PathBuf, u64)>, io::Result<()>) {
+        let result = self.thread.join().unwrap();
+        (self.done.lock().unwrap().clone(), result)
+    }
+}
+
+fn status(session: &Session) -> String {
+    session.ok("zpool", &["status", "tank"]).unwrap().stdout
+}
+
+fn wait_for(what: &str, is: impl Fn() -> bool) {
+    let until = Instant::now() + PROMPT;
+    while !is() {
+        assert!(Instant::now() < until, "{what} takes longer than {PROMPT:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn wait_suspended(session: &Session) {
+    wait_for("the suspension", || status(session).contains("state: SUSPENDED"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("--sparse=always").args([from, to]).status().unwrap().success());
+}
+
+/// Makes an image file lose its contents under whoever has it open.
+fn cut(image: &Path) {
+    File::options().write(true).open(image).unwrap().set_len(0).unwrap();
 }
 
 fn check(files: &[(PathBuf, u64)]) {
@@ -136,16 +182,21 @@ fn the_disk_below_a_pool_fills_up() {
     fs::write(&filler, vec![1; 60 << 20]).unwrap();
     let session = Session::start().unwrap();
     create(&session, &[&image(&home.path().join("d0"), 128)]);
-    let (files, e) = write_until_refused(&session.root().join("tank"), 60);
-    assert!(files.len() > 5, "only {} files, then {e}", files.len());
+    let writing = Writing::start(session.root().join("tank"), "file", 22);
+    wait_suspended(&session);
+    let before = writing.done();
+    assert!(before.len() > 3 && before.len() < 22, "{} files", before.len());
     suspended(&session);
-    // What can be read is right; what is not can be had after the next import.
-    check(&files);
-    session.ok("zpool", &["export", "tank"]).unwrap();
+    check(&before);
+    // Without room it does not get far.
+    session.run("zpool", &["clear", "tank"]).unwrap();
+    wait_suspended(&session);
     fs::remove_file(&filler).unwrap();
-    import(&session, home.path());
+    session.ok("zpool", &["clear", "tank"]).unwrap();
+    assert!(status(&session).contains("state: ONLINE"), "{}", status(&session));
+    let (files, result) = writing.finish();
+    result.unwrap();
     check(&files);
-    durable(&session.root().join("tank/after"), &noise(99)).unwrap();
     end(session, home.path());
     drop(small);
 }
@@ -190,26 +241,102 @@ fn a_side_of_a_mirror_goes_away_while_files_are_written() {
     end(session, home.path());
 }
 
+/// A pool on one image file, with some files that are on disk for certain.
+fn one_device(home: &Path, session: &Session, words: &[&str]) -> (PathBuf, Vec<(PathBuf, u64)>) {
+    let d0 = home.join("d0");
+    create(session, &[words, &[&image(&d0, 256)]].concat());
+    let writing = Writing::start(session.root().join("tank"), "before", 5);
+    let (before, result) = writing.finish();
+    result.unwrap();
+    session.ok("zpool", &["sync", "tank"]).unwrap();
+    (d0, before)
+}
+
 #[test]
 fn the_only_device_goes_away_and_comes_back() {
     if skipped("a pool that loses its device") {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let d0 = home.path().join("d0");
     let session = Session::start().unwrap();
-    create(&session, &[&image(&d0, 256)]);
+    let (d0, before) = one_device(home.path(), &session, &[]);
+    let (older, kept) = (home.path().join("older"), home.path().join("kept"));
+    copy(&d0, &older);
     let at = session.root().join("tank");
-    let before: Vec<_> = (0..5).map(|n| (at.join(format!("before{n}")), n)).collect();
-    before.iter().for_each(|(path, n)| durable(path, &noise(*n)).unwrap());
+    durable(&at.join("newest"), &noise(77)).unwrap();
+    session.ok("zpool", &["sync", "tank"]).unwrap();
     // The file is cut while nothing is lost: the copy comes back as a disk does whose cable was loose.
-    let kept = home.path().join("kept");
-    Command::new("cp").arg("--sparse=always").args([&d0, &kept]).status().unwrap();
-    File::options().write(true).open(&d0).unwrap().set_len(0).unwrap();
-    let (none, e) = write_until_refused(&at, 60);
-    assert!(none.is_empty(), "{} files were acknowledged without a device, then {e}", none.len());
+    copy(&d0, &kept);
+    cut(&d0);
+    let writing = Writing::start(at.clone(), "file", 10);
+    wait_suspended(&session);
     suspended(&session);
-    session.ok("zpool", &["export", "tank"]).unwrap();
+    assert!(status(&session).contains("UNAVAIL"), "{}", status(&session));
+    assert!(writing.done().is_empty(), "{} files were acknowledged without a device", writing.done().len());
+    let events = session.ok("zpool", &["events", "-H"]).unwrap().stdout;
+    assert!(events.contains("ereport.fs.zfs.io_failure"), "{events}");
+    // An older state is not what the pool was.
+    fs::rename(&older, &d0).unwrap();
+    let out = session.run("zpool", &["clear", "tank"]).unwrap();
+    assert!(out.code == Some(1) && out.stderr.contains("cannot clear errors for tank: I/O error"), "{out}");
+    wait_suspended(&session);
+    fs::rename(&kept, &d0).unwrap();
+    session.ok("zpool", &["clear", "tank"]).unwrap();
+    let (files, result) = writing.finish();
+    result.unwrap();
+    assert!(status(&session).contains("state: ONLINE"), "{}", status(&session));
+    check(&before);
+    check(&files);
+    check(&[(at.join("newest"), 77)]);
+    end(session, home.path());
+}
+
+#[test]
+fn a_suspended_pool_that_is_to_continue() {
+    if skipped("failmode=continue") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let session = Session::start().unwrap();
+    let (d0, before) = one_device(home.path(), &session, &["-o", "failmode=continue"]);
+    let kept = home.path().join("kept");
+    copy(&d0, &kept);
+    cut(&d0);
+    let at = session.root().join("tank");
+    let writing = Writing::start(at.clone(), "file", 3);
+    wait_suspended(&session);
+    suspended(&session);
+    // What is new is refused at once.
+    let begun = Instant::now();
+    let error = File::create(at.join("new")).unwrap_err();
+    assert!(error.raw_os_error() == Some(5) && begun.elapsed() < PROMPT, "{error} after {:?}", begun.elapsed());
+    fs::rename(&kept, &d0).unwrap();
+    session.ok("zpool", &["clear", "tank"]).unwrap();
+    let (files, _) = writing.finish();
+    check(&before);
+    check(&files);
+    durable(&at.join("new"), &noise(12)).unwrap();
+    check(&[(at.join("new"), 12)]);
+    end(session, home.path());
+}
+
+#[test]
+fn a_suspended_pool_is_let_go_of() {
+    if skipped("exporting a suspended pool") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let session = Session::start().unwrap();
+    let (d0, before) = one_device(home.path(), &session, &[]);
+    let kept = home.path().join("kept");
+    copy(&d0, &kept);
+    cut(&d0);
+    let writing = Writing::start(session.root().join("tank"), "file", 3);
+    wait_suspended(&session);
+    // Whoever waited is told, and the mount is free.
+    session.ok("zpool", &["export", "-f", "tank"]).unwrap();
+    let (none, result) = writing.finish();
+    assert!(none.is_empty() && result.is_err());
     fs::rename(&kept, &d0).unwrap();
     import(&session, home.path());
     check(&before);

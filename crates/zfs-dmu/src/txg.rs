@@ -15,10 +15,10 @@
 //! Lock order: one lock, a leaf. A thread holds at most one transaction, and waits for no txg while it does.
 
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use zfs_zio::{Error, ErrorKind, Result};
+use zfs_zio::{Error, ErrorKind, Result, Zio};
 
 /// Txgs that can be in use at the same time, as a power of two (`TXG_SIZE`).
 pub const TXG_SIZE: u64 = 4;
@@ -94,6 +94,8 @@ pub struct Txgs {
     dirty_max: AtomicU64,
     /// Longest time that a change stays in the open txg, milliseconds.
     timeout: AtomicU64,
+    /// What says whether changes may begin.
+    zio: OnceLock<Arc<Zio>>,
 }
 
 impl Txgs {
@@ -107,12 +109,22 @@ impl Txgs {
             dirty: Default::default(),
             dirty_max: AtomicU64::new(DIRTY_MAX),
             timeout: AtomicU64::new(TIMEOUT.as_millis() as u64),
+            zio: OnceLock::new(),
         })
     }
 
     /// Sets the longest time that a change stays in the open txg; holds from the next txg on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.store(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// From now on transactions begin only when `zio` admits them: not, or later, while the pool is suspended.
+    pub fn set_gate(&self, zio: &Arc<Zio>) {
+        let _ = self.zio.set(zio.clone());
+    }
+
+    fn admit(&self) -> Result<()> {
+        self.zio.get().map_or(Ok(()), |zio| zio.admit())
     }
 
     /// Sets the limit of dirty bytes.
@@ -127,6 +139,7 @@ impl Txgs {
 
     /// Begins a transaction in the open txg. Waits while too much is dirty. Fails when the pool stopped writing.
     pub fn assign(self: &Arc<Self>) -> Result<Tx> {
+        self.admit()?;
         self.throttle()?;
         let mut state = self.state.lock();
         state.check()?;
@@ -153,6 +166,7 @@ impl Txgs {
             if dirty <= from {
                 return Ok(());
             }
+            self.admit()?;
             let mut state = self.state.lock();
             state.check()?;
             if dirty >= max {

@@ -4,10 +4,54 @@
 //! never waits for a free thread without working itself, so tasks may use the pool they run on.
 
 use crossbeam_channel::{Sender, TrySendError};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Task = Box<dyn FnOnce() + Send>;
+
+/// How much a thread's work depends on devices that are away for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Patience {
+    /// It may fail, and somebody waits for its answer.
+    None,
+    /// It is for a program that waits, unless the pool is to go on without.
+    Waits,
+    /// The pool itself depends on it.
+    Insists,
+}
+
+thread_local! {
+    static PATIENCE: Cell<Patience> = const { Cell::new(Patience::None) };
+}
+
+/// Runs `f` as work that must not fail because devices are away for a while: what it meets of that kind is waited for,
+/// where the pool is set up so. Jobs of [`TaskPool::run`] are part of the work of whoever runs them.
+pub fn insisting<T>(f: impl FnOnce() -> T) -> T {
+    with_patience(Patience::Insists, f)
+}
+
+/// Runs `f` as work for a program that rather waits than fails.
+pub fn waiting<T>(f: impl FnOnce() -> T) -> T {
+    with_patience(Patience::Waits, f)
+}
+
+/// How patient the caller's work is.
+pub fn patience() -> Patience {
+    PATIENCE.get()
+}
+
+fn with_patience<T>(now: Patience, f: impl FnOnce() -> T) -> T {
+    /// Puts back what was there before, also when the work panics.
+    struct Back(Patience);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            PATIENCE.set(self.0);
+        }
+    }
+    let _back = Back(PATIENCE.replace(now));
+    f()
+}
 
 /// Threads fed from one bounded queue. Dropping the pool lets queued tasks finish in the background.
 #[derive(Debug)]
@@ -53,9 +97,10 @@ impl TaskPool {
         let slots: Arc<Vec<Slot<T>>> = Arc::new(jobs.into_iter().map(Slot::new).collect());
         let next = Arc::new(AtomicUsize::new(0));
         let (done, finished) = crossbeam_channel::bounded(count.max(1));
+        let patience = patience();
         for _ in 1..count.min(self.threads + 1) {
             let (slots, next, done) = (slots.clone(), next.clone(), done.clone());
-            self.try_spawn(move || work(&slots, &next, &done));
+            self.try_spawn(move || with_patience(patience, || work(&slots, &next, &done)));
         }
         work(&slots, &next, &done);
         for _ in 0..count {
@@ -145,6 +190,17 @@ mod tests {
         for (i, r) in got.into_iter().enumerate() {
             assert_eq!(r, (i != 50).then_some(i * 2));
         }
+    }
+
+    #[test]
+    fn jobs_are_as_patient_as_their_caller() {
+        let pool = TaskPool::new("test", 2).unwrap();
+        let ask =
+            || -> Vec<Box<dyn FnOnce() -> Patience + Send>> { (0..50).map(|_| Box::new(patience) as Box<_>).collect() };
+        let all = |p: Patience| pool.run(ask()).into_iter().flatten().all(|i| i == p);
+        assert!(all(Patience::None));
+        assert!(insisting(|| all(Patience::Insists)) && waiting(|| all(Patience::Waits)));
+        assert_eq!(patience(), Patience::None);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub enum ErrorKind {
     CrossDevice,
     /// Larger than files can be.
     TooBig,
+    /// Too many devices of the pool have failed; it waits for them.
+    Suspended,
     /// An invariant of this software is broken.
     Bug,
 }
@@ -115,6 +117,7 @@ impl ErrorKind {
             Self::IllegalSequence => "illegal byte sequence",
             Self::CrossDevice => "not on the same device",
             Self::TooBig => "file too large",
+            Self::Suspended => "pool I/O is currently suspended",
             Self::Bug => "broken invariant",
         }
     }

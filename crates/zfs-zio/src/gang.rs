@@ -76,7 +76,13 @@ impl Zio {
 
     /// The pieces of a gang block, holes left out; pieces may be gang blocks themselves. For accounting of space.
     pub fn gang_pieces(&self, bp: &BlkPtr, bm: &Zbookmark) -> Result<Vec<BlkPtr>> {
-        let found = blkverify::verify(self.vdevs(), bp).and_then(|()| self.read_gang_header(bp, bm, How::default()));
+        let found = loop {
+            let found =
+                blkverify::verify(self.vdevs(), bp).and_then(|()| self.read_gang_header(bp, bm, How::default()));
+            if !found.as_ref().is_err_and(|e| self.read_again(bp, e)) {
+                break found;
+            }
+        };
         let (header, endian) = found.map_err(|e| e.pool(self.pool_name()).at(bm))?;
         let room = header.len().saturating_sub(TRAILER_LEN);
         let mut pieces = Vec::new();

@@ -7,6 +7,7 @@ use crate::error::ErrorKind;
 use crate::vdev::Damage;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const MOST_LOST: usize = 65_536;
@@ -33,6 +34,19 @@ pub struct ErrorSink {
     damage: Mutex<VecDeque<(Zbookmark, Damage)>>,
     left_out: AtomicU64,
     damage_seen: AtomicU64,
+    listener: Listener,
+}
+
+type OnDamage = Box<dyn Fn(&Zbookmark, &Damage) + Send + Sync>;
+
+/// Who is told of damage.
+#[derive(Default)]
+struct Listener(OnceLock<OnDamage>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.0.get().is_some())
+    }
 }
 
 impl ErrorSink {
@@ -72,12 +86,20 @@ impl ErrorSink {
         self.lost.lock().retain(|_, l| l.scrub == scrub);
     }
 
+    /// Has damage told as it is found; the first who asks is heard. What is found is told by the thread that reads.
+    pub fn on_damage(&self, listener: impl Fn(&Zbookmark, &Damage) + Send + Sync + 'static) {
+        let _ = self.listener.0.set(Box::new(listener));
+    }
+
     /// Notes damage found in a block; old entries make room for new ones.
     pub fn damaged(&self, bm: &Zbookmark, found: &[Damage]) {
         if found.is_empty() {
             return;
         }
         self.damage_seen.fetch_add(found.len() as u64, Ordering::Relaxed);
+        if let Some(tell) = self.listener.0.get() {
+            found.iter().for_each(|d| tell(bm, d));
+        }
         let mut damage = self.damage.lock();
         for d in found {
             if damage.len() >= MOST_DAMAGE {

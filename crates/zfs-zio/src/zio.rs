@@ -180,7 +180,12 @@ impl Zio {
         } else {
             let key = CacheKey::new(self.instance, bp, crypt.is_some());
             let (metadata, speculative) = (bp.is_metadata(), how.speculative);
-            self.arc.get_or_load(key, metadata, speculative, || self.load(bp, bm, crypt, how))
+            loop {
+                let got = self.arc.get_or_load(key, metadata, speculative, || self.load(bp, bm, crypt, how));
+                if speculative || !got.as_ref().is_err_and(|e| self.read_again(bp, e)) {
+                    break got;
+                }
+            }
         };
         result.map_err(|e| e.pool(&self.pool).at(bm))
     }
@@ -370,6 +375,12 @@ fn unpack(bp: &BlkPtr, stored: Vec<u8>, key: Option<&DatasetKey>) -> Result<Load
     };
     codec::check_logical(bp, &loaded.plain, key)?;
     Ok(loaded)
+}
+
+impl std::fmt::Debug for Zio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Zio({})", self.pool)
+    }
 }
 
 impl Drop for Zio {

@@ -329,7 +329,7 @@ fn nonsense_is_refused() {
     pool.zio.free(TXG, &bp).unwrap();
     assert_eq!(pool.zio.free(TXG, &bp).unwrap_err().kind(), ErrorKind::Bug);
     assert!(pool.zio.is_suspended() && !pool.zio.is_writable(), "a broken invariant stops all writing");
-    assert_eq!(write(bytes(4096, 0, 1), &props()), Err(ErrorKind::Io));
+    assert_eq!(write(bytes(4096, 0, 1), &props()), Err(ErrorKind::Suspended));
 }
 
 #[test]

@@ -69,10 +69,10 @@ fn too_many_failures_suspend_the_pool() {
         assert!(pool.zio.is_suspended());
         pool.disks.iter().for_each(|d| d.heal());
         let writes: u64 = pool.disks.iter().map(|d| d.writes()).sum();
-        assert_eq!(try_put(&pool.zio, &data), Err(ErrorKind::Io));
+        assert_eq!(try_put(&pool.zio, &data), Err(ErrorKind::Suspended));
         assert!(pool.zio.flush().is_err() && pool.zio.take_sync_delta(TXG).is_err());
         assert_eq!(pool.disks.iter().map(|d| d.writes()).sum::<u64>(), writes, "nothing is written any more");
-        pool.zio.resume();
+        pool.zio.resume().unwrap();
         let bp = try_put(&pool.zio, &data).unwrap();
         assert_eq!(*pool.zio.read(&bp, &bm(), None).unwrap(), *data);
     }
@@ -452,6 +452,6 @@ fn a_pool_whose_uberblock_reaches_no_disk_has_not_moved() {
     assert_eq!(commit().unwrap_err().kind(), ErrorKind::Io);
     let labels = encode_config(&NvList::new()).unwrap();
     assert!(pool.zio.is_suspended());
-    pool.zio.resume();
+    pool.zio.resume().unwrap();
     assert!(pool.zio.commit(&uberblock(TXG), false, Some(&|_| Ok(Some(labels.clone())))).is_err());
 }

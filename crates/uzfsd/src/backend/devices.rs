@@ -70,8 +70,13 @@ impl Engine {
     }
 
     pub(super) fn clear_errors(&self, args: ClearErrorsArgs) -> Result<Empty, Failure> {
-        let (imported, spa) = self.to_change(&args.pool)?;
+        let (_, spa) = self.to_change(&args.pool)?;
         let guid = args.device.as_ref().map(|name| device(&spa, name)).transpose()?;
+        if spa.zio().is_suspended() {
+            let resumed = spa.resume_io(&|leaf| open_again(&spa, leaf.guid()));
+            let opened = resumed.map_err(|e| failure::engine(&e).about(&args.pool))?;
+            spa.after_resuming(&opened);
+        }
         spa.clear_errors(guid).map_err(|e| told(&e))?;
         let away = |v: &&Vdev| !v.state().is_readable() && v.state() != zfs_zio::VdevState::Offline;
         let concerned = |v: &&Vdev| guid.is_none_or(|g| g == v.guid());
@@ -82,7 +87,6 @@ impl Engine {
                 spa.online(leaf, Some(device)).map_err(|e| told(&e))?;
             }
         }
-        self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_clear");
         Ok(Empty {})
     }
 
@@ -120,7 +124,6 @@ impl Engine {
         let new = devices.vdev(&args.new)?;
         spa.attach(guid, &new, args.replace, args.ashift).map_err(|e| told(&e).about(&args.device))?;
         imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
-        self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_attach");
         Ok(Empty {})
     }
 
@@ -129,7 +132,6 @@ impl Engine {
         let guid = device(&spa, &args.device)?;
         spa.detach(guid).map_err(|e| told(&e).about(&args.device))?;
         imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
-        self.events.pool(&imported.pool, "sysevent.fs.zfs.vdev_remove");
         Ok(Empty {})
     }
 }

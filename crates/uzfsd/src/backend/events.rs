@@ -5,9 +5,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uzfs_proto::{Event, EventValue, U64};
 use zfs_spa::Pool;
+use zfs_spa::sync::{EventWord, PoolEvent};
 
 /// Events kept; the oldest are forgotten (`zfs_zevent_len_max` of OpenZFS defaults to 512).
 const KEPT: usize = 512;
+
+/// Reports of errors kept in a second (`zfs_checksum_events_per_second`).
+const REPORTS: u64 = 20;
 
 #[derive(Default)]
 struct Ring {
@@ -20,6 +24,8 @@ struct Ring {
 pub struct EventLog {
     ring: Mutex<Ring>,
     grown: Condvar,
+    /// The present second, and reports in it.
+    reports: Mutex<(u64, u64)>,
 }
 
 /// A text inside an event.
@@ -48,6 +54,37 @@ impl EventLog {
             number("pool_context", 0),
         ];
         self.add(class, Some(pool.name().to_string()), values);
+    }
+
+    /// Adds what a pool tells of itself. Of reports about single blocks only some each second are kept.
+    pub fn told(&self, pool: &str, guid: u64, event: &PoolEvent) {
+        if event.class.starts_with("ereport.") && !event.class.ends_with("io_failure") && !self.has_room() {
+            return;
+        }
+        let mut values = vec![
+            number("version", 0),
+            text("class", event.class),
+            text("pool", pool),
+            number("pool_guid", guid),
+            number("pool_state", 0),
+            number("pool_context", 0),
+        ];
+        values.extend(event.words.iter().map(|(name, word)| match word {
+            EventWord::Number(n) => number(name, *n),
+            EventWord::Text(t) => text(name, t.as_str()),
+        }));
+        self.add(event.class, Some(pool.to_owned()), values);
+    }
+
+    /// Whether one more report fits into this second.
+    fn has_room(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut reports = self.reports.lock();
+        if reports.0 != now {
+            *reports = (now, 0);
+        }
+        reports.1 += 1;
+        reports.1 <= REPORTS
     }
 
     fn add(&self, class: &str, pool: Option<String>, mut values: Vec<EventValue>) {

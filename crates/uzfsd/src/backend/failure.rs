@@ -26,6 +26,7 @@ fn code(kind: ErrorKind) -> FailureCode {
         K::Invalid | K::NameTooLong | K::NoData | K::Range | K::Loop | K::TooBig => FailureCode::InvalidArgument,
         K::IllegalSequence => FailureCode::InvalidName,
         K::CrossDevice => FailureCode::WrongKind,
+        K::Suspended => FailureCode::PoolSuspended,
         K::Bug => FailureCode::Internal,
     }
 }

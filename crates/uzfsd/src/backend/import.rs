@@ -245,6 +245,7 @@ impl Engine {
         match open_spa(&pool) {
             Ok(spa) => {
                 replay_volumes(&spa, &pool)?;
+                self.attend(&spa, &pool).map_err(|e| failure::engine(&e).about(name))?;
                 Ok((pool, Some(spa), Vec::new()))
             }
             // Nothing was written: this is found out before the first transaction group.
@@ -260,11 +261,22 @@ impl Engine {
     pub(super) fn open_for_writing(&self, name: &str, pool: &Arc<Pool>) -> Result<Arc<Spa>, Failure> {
         let spa = open_spa(pool).map_err(|e| failure::engine(&e).about(name))?;
         replay_volumes(&spa, pool)?;
+        self.attend(&spa, pool).map_err(|e| failure::engine(&e).about(name))?;
         Ok(spa)
+    }
+
+    /// From now on the pool's devices are waited for, and what happens to it is told.
+    fn attend(&self, spa: &Arc<Spa>, pool: &Arc<Pool>) -> zfs_spa::Result<()> {
+        spa.follow_failmode()?;
+        let (events, name, guid) = (self.events.clone(), pool.name().to_string(), pool.guid());
+        spa.listen(move |event| events.told(&name, guid, event));
+        Ok(())
     }
 
     pub(super) fn export(&self, args: &ExportPoolArgs) -> Result<Empty, Failure> {
         let imported = self.pool(&args.pool)?;
+        // Whoever waits for its devices would never let go of the mounts.
+        imported.give_up();
         self.mounts.remove_all(args.force, |m| pool_of(&m.dataset) == args.pool)?;
         self.withdraw(args.force, |dataset| pool_of(dataset) == args.pool)?;
         self.pools.write().remove(&args.pool);

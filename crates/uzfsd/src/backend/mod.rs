@@ -69,6 +69,11 @@ impl Imported {
         self.spa.as_ref().ok_or_else(|| Failure::new(FailureCode::ReadOnly, "pool is read-only"))
     }
 
+    /// Tells those who wait for devices of a suspended pool that they failed.
+    fn give_up(&self) {
+        self.spa.iter().for_each(|spa| spa.give_up());
+    }
+
     /// Ends writing: everything reaches the disk, and the labels say that nobody uses the pool.
     fn close(&self) -> Result<(), Failure> {
         self.spa.as_ref().map_or(Ok(()), |spa| spa.close(false)).map_err(|e| failure::engine(&e))
@@ -92,7 +97,7 @@ pub struct Engine {
     mounts: Mounts,
     published: Published,
     agents: Agents,
-    events: EventLog,
+    events: Arc<EventLog>,
     stop: AtomicBool,
 }
 
@@ -109,7 +114,7 @@ impl Engine {
             mounts: Mounts::new(options.mount_record),
             published: Published::default(),
             agents: Agents::default(),
-            events: EventLog::default(),
+            events: Arc::default(),
             stop: AtomicBool::new(false),
         });
         let me = Arc::downgrade(&engine);
@@ -130,6 +135,7 @@ impl Engine {
 
     /// Unmounts everything and closes all pools.
     pub fn close_all(&self, force: bool) -> Result<(), Failure> {
+        self.pools.read().values().for_each(|imported| imported.give_up());
         self.mounts.remove_all(force, |_| true)?;
         self.withdraw(force, |_| true)?;
         let all = std::mem::take(&mut *self.pools.write());

@@ -11,6 +11,7 @@ use uzfs_proto::{
 };
 use zfs_phys::feature::Feature;
 use zfs_spa::Pool;
+use zfs_zio::write::FailMode;
 
 /// Newest file system version.
 const ZPL_VERSION: u64 = 5;
@@ -55,7 +56,7 @@ impl Engine {
             txg: U64(pool.uberblock().txg),
             hostid: pool.candidate().hostid,
             readonly: imported.spa.is_none(),
-            failmode: "wait".into(),
+            failmode: failmode(pool).into(),
             disabled_features: features.disabled().into_iter().map(str::to_owned).collect(),
             unsupported_features: features
                 .unknown_for_write
@@ -92,6 +93,11 @@ impl Engine {
         };
         found.into_iter().map(entry).collect()
     }
+}
+
+/// What the pool does when too many devices fail.
+fn failmode(pool: &Pool) -> &'static str {
+    pool.zio().fail_mode().map_or("wait", FailMode::name)
 }
 
 /// The known erratum of a pool's contents, 0 if none (`zpool_errata_t`, `sys/fs/zfs.h`): encryption came before

@@ -213,7 +213,8 @@ impl Zil {
             let (wanted, all) = (std::mem::take(&mut state.wanted), std::mem::take(&mut state.all));
             let batch = state.notes.take(&wanted, all, self.txgs.synced_txg());
             drop(state);
-            let result = self.write_out(batch);
+            // What is to be durable waits for devices that are away.
+            let result = zfs_env::pool::insisting(|| self.write_out(batch));
             state = self.state.lock();
             state.leading = false;
             match &result {

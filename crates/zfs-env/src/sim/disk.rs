@@ -303,6 +303,13 @@ impl SimDisk {
         self.state.lock().faults.gone = false;
     }
 
+    /// Brings a vanished disk back as a disk that had no power meanwhile: of its unflushed writes it has kept what
+    /// `survival` and `seed` say, and a failed flush is forgotten.
+    pub fn replug(&self, survival: Survival, seed: u64) {
+        self.settle(survival, &SeededRng::new(seed));
+        self.reappear();
+    }
+
     /// Lets every operation wait, without time passing, until [`Self::resume`].
     pub fn hang(&self) {
         self.state.lock().faults.hung = true;

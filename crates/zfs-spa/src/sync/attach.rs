@@ -198,7 +198,10 @@ impl Spa {
             if !changed {
                 return Err(Error::not_found("no such device in pool"));
             }
-            ctx.spa.join(ctx, tree, leaf.u64("guid").unwrap_or(0), &devices)?;
+            let own = leaf.u64("guid").unwrap_or(0);
+            ctx.spa.join(ctx, tree, own, &devices)?;
+            let spare = matches!(how, How::Spare(_));
+            ctx.spa.tell_of(if spare { "sysevent.fs.zfs.vdev_spare" } else { "sysevent.fs.zfs.vdev_attach" }, own);
             ctx.log("vdev attach", &shown)
         })?;
         // What was under way in the old tree is on disk then.
@@ -264,6 +267,7 @@ impl Spa {
         let spares = self.auxiliaries("spares")?;
         let own = spares.iter().filter(|s| s.u64("guid") == Some(guid)).cloned().collect::<Vec<_>>();
         self.sync_task("detach", move |ctx| {
+            ctx.spa.tell_of("sysevent.fs.zfs.vdev_remove", guid);
             let mut tree = tree;
             let mut gone: Vec<(Option<u64>, Option<u64>)> = Vec::new();
             rewrite(&mut tree, above, &mut |vdev| {

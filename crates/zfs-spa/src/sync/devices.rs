@@ -130,6 +130,7 @@ impl Spa {
         });
         let place = leaf.config.path.clone().unwrap_or_default();
         self.store_changes("online", "vdev online", format!("{place} guid={guid}"))?;
+        self.tell_of("sysevent.fs.zfs.vdev_online", guid);
         if gone { self.resilver_if_needed() } else { Ok(()) }
     }
 
@@ -148,6 +149,7 @@ impl Spa {
             vdev.stats.clear_errors();
             below.extend(&vdev.children);
         }
+        self.tell_of("sysevent.fs.zfs.vdev_clear", top.guid());
         Ok(())
     }
 

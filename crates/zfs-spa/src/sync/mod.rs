@@ -10,8 +10,8 @@
 //! over in place, and from the eighth on nothing is compressed. Then: flush, labels if the configuration changed,
 //! uberblock, flush.
 //!
-//! Any error in a sync stops the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is
-//! the txg before, whole.
+//! Devices that fail beyond redundancy are waited for, where the pool is to ([`suspend`]). Any other error in a sync stops
+//! the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is the txg before, whole.
 //!
 //! Lock order: `changing`, then `dtls`, then `config`; `tasks`, `scan`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
 
@@ -22,6 +22,7 @@ pub mod create;
 mod devices;
 mod dtl;
 mod errors;
+mod events;
 mod guard;
 mod history;
 mod logmaps;
@@ -30,12 +31,15 @@ mod ops;
 mod plan;
 mod props;
 mod scan;
+mod suspend;
 mod watch;
 
+pub use events::{EventWord, PoolEvent};
 pub(crate) use metaslabs::Metaslabs;
 pub(crate) use ops::Ops;
 pub use props::PoolValue;
 pub use scan::{ScanProgress, ScanRequest};
+pub use suspend::Reopen;
 pub use watch::Watch;
 
 use crate::config::POOL_DIRECTORY;
@@ -119,6 +123,10 @@ pub struct Spa {
     labels_now: AtomicBool,
     /// The txg being synced is to leave as little as possible in log space maps.
     flush_all: AtomicBool,
+    /// Who is told what happens.
+    telling: events::Telling,
+    /// Failing devices are waited for as property `failmode` says.
+    follows_failmode: AtomicBool,
     /// Held by whoever changes devices or scans.
     changing: Mutex<()>,
     scan: Mutex<scan::Scan>,
@@ -190,7 +198,7 @@ impl Spa {
         let spa = Self::assemble(pool.zio(), opened, dsl, config, *pool.uberblock(), Some(pool.clone()));
         let (me, txgs) = (Arc::downgrade(&spa), spa.txgs.clone());
         let gone = || Error::new(ErrorKind::Stale, "syncing a pool that is closed");
-        let run = move || txgs.run(|txg| me.upgrade().ok_or_else(gone)?.sync_txg(txg));
+        let run = move || zfs_env::pool::insisting(|| txgs.run(|txg| me.upgrade().ok_or_else(gone)?.sync_txg(txg)));
         *spa.thread.lock() = Some(zfs_env::spawn("txg_sync", run).map_err(Error::from)?);
         Ok(spa)
     }
@@ -221,6 +229,8 @@ impl Spa {
             dtls: Mutex::new(dtl::stored(zio.vdevs())),
             labels_now: AtomicBool::new(false),
             flush_all: AtomicBool::new(false),
+            telling: events::Telling::default(),
+            follows_failmode: AtomicBool::new(false),
             changing: Mutex::default(),
             scan: Mutex::default(),
             root_guid: Mutex::default(),
@@ -298,6 +308,10 @@ impl Spa {
         name: &'static str,
         task: impl FnOnce(&SyncCtx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        if self.zio.is_suspended() {
+            // Tools are told at once, whatever writers do.
+            return Err(Error::new(ErrorKind::Suspended, name));
+        }
         let (send, receive) = mpsc::channel();
         let tx = self.txgs.assign()?;
         let txg = tx.txg();
@@ -329,6 +343,7 @@ impl Spa {
     /// # Errors
     /// When something did not reach the disk, or when a suspended pool should be destroyed.
     pub fn close(&self, destroy: bool) -> Result<()> {
+        self.give_up();
         self.halt_scan();
         let last = match self.zio.is_suspended() {
             true if destroy => Err(Error::new(ErrorKind::Io, "destroying a suspended pool")),
@@ -365,7 +380,7 @@ impl Spa {
     fn sync_txg(&self, txg: u64) -> Result<()> {
         self.sync_passes(txg).inspect_err(|e| {
             tracing::error!(pool = &**self.zio.pool_name(), txg, error = %e, "sync failed, the pool is suspended");
-            self.zio.suspend(e);
+            self.zio.break_down(e);
         })
     }
 
@@ -471,6 +486,10 @@ impl Spa {
         let labels: Option<zfs_zio::vdev::labels::LeafConfig<'_>> = if write_config { Some(&label) } else { None };
         self.zio.commit(&ub, false, labels)?;
         *self.uberblock.lock() = ub;
+        self.tell_states();
+        if write_config {
+            self.tell("sysevent.fs.zfs.config_sync", Vec::new());
+        }
         Ok(())
     }
 }
@@ -501,7 +520,10 @@ fn write_config(ops: &Ops) -> WriteConfig {
 /// Whether an error says something about the request rather than about the pool. Tasks check before they change.
 fn is_harmless(kind: ErrorKind) -> bool {
     use ErrorKind as K;
-    !matches!(kind, K::Io | K::Checksum | K::Corrupt | K::Auth | K::NoDevice | K::TooManyMissing | K::Bug)
+    !matches!(
+        kind,
+        K::Io | K::Suspended | K::Checksum | K::Corrupt | K::Auth | K::NoDevice | K::TooManyMissing | K::Bug
+    )
 }
 
 impl Drop for Spa {

@@ -84,6 +84,9 @@ impl Spa {
             }
         };
         let table = Zap::open(&self.mos, object)?;
+        if let ("failmode", PoolValue::Number(n)) = (name, value) {
+            self.failmode_changed(*n);
+        }
         match value {
             PoolValue::Number(n) => table.update(tx, name.as_bytes(), &[*n]),
             PoolValue::Text(t) => table.update_ints(tx, name.as_bytes(), 1, &[t.as_bytes(), &[0]].concat()),

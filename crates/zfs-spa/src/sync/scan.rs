@@ -218,6 +218,7 @@ impl Spa {
             scan.counters.errors.store(scan.phys.errors, Relaxed);
         }
         self.sync_task("scan resume", |ctx| {
+            ctx.spa.tell_scan("sysevent.fs.zfs.scrub_resume", false);
             let phys = ctx.spa.scan.lock().phys;
             store(ctx, &phys)
         })?;
@@ -227,6 +228,7 @@ impl Spa {
     fn pause(&self) -> Result<()> {
         self.halt_scan();
         self.sync_task("scan pause", |ctx| {
+            ctx.spa.tell_scan("sysevent.fs.zfs.scrub_paused", false);
             let phys = {
                 let mut scan = ctx.spa.scan.lock();
                 scan.phys = scan.phys_now();
@@ -287,6 +289,8 @@ impl Spa {
         if func == SCRUB {
             self.zio.errors().scrub_begins();
         }
+        let class = if func == RESILVER { "sysevent.fs.zfs.resilver_start" } else { "sysevent.fs.zfs.scrub_start" };
+        self.tell_scan(class, func == RESILVER);
         ctx.log("scan setup", &format!("func={func} mintxg={min_txg} maxtxg={max_txg}"))?;
         let mut scan = self.scan.lock();
         (scan.phys, scan.pass_start, scan.paused_at, scan.before) = (phys, self.ops.seconds(), 0, 0);
@@ -320,6 +324,12 @@ impl Spa {
             Zap::open(ctx.mos(), POOL_DIRECTORY)?.update(ctx.tx, b"last_scrubbed_txg", &[phys.max_txg])?;
         }
         self.scan.lock().phys = phys;
+        match (complete, phys.func == RESILVER) {
+            (true, true) => self.tell_scan("sysevent.fs.zfs.resilver_finish", true),
+            (true, false) => self.tell_scan("sysevent.fs.zfs.scrub_finish", false),
+            (false, false) => self.tell_scan("sysevent.fs.zfs.scrub_abort", false),
+            (false, true) => {}
+        }
         Ok(())
     }
 
@@ -364,6 +374,9 @@ impl Spa {
         Ok(())
     }
 }
+
+/// Time between two looks at whether a suspended pool goes on.
+const SUSPENDED_PAUSE: Duration = Duration::from_millis(20);
 
 /// The thread's part.
 struct Visitor {
@@ -481,9 +494,22 @@ impl Visitor {
         passed.map(drop)
     }
 
+    /// Nothing can be said about a block while devices are away.
+    fn await_devices(&self, bp: &BlkPtr, bm: &Zbookmark) {
+        while self.zio.is_suspended() && !self.stopped() {
+            zfs_env::pool::pause(SUSPENDED_PAUSE);
+        }
+        if !self.stopped() {
+            self.block(bp, bm);
+        }
+    }
+
     fn block(&self, bp: &BlkPtr, bm: &Zbookmark) {
         if bp.is_hole() || bp.is_embedded() || bp.physical_birth() > self.phys.max_txg {
             return;
+        }
+        if self.zio.is_suspended() {
+            return self.await_devices(bp, bm);
         }
         let asize: u64 = bp.dvas().map(|d| d.asize()).sum();
         self.counters.examined.fetch_add(asize, Relaxed);

@@ -89,12 +89,14 @@ impl Spa {
         if self.zio.is_suspended() {
             return Ok(());
         }
+        self.tell_states();
         let done = self.condemn(watch);
         let spared = self.bring_spares(open);
         let returned = {
             let _one = self.changing.lock();
             self.finish_sparing()
         };
+        self.tell_states();
         done.and(spared).and(returned)
     }
 

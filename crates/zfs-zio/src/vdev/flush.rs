@@ -113,7 +113,7 @@ impl VdevTree {
             _ => leaves.iter().map(|(leaf, device)| leaf.unflushed.flush(&**device)).collect(),
         };
         if results.iter().all(std::result::Result::is_ok) {
-            return Ok(());
+            return self.check_flushed();
         }
         for ((leaf, _), result) in leaves.iter().zip(results) {
             let Err(txgs) = result else { continue };
@@ -123,6 +123,14 @@ impl VdevTree {
         }
         self.root().reevaluate();
         self.check_writable()
+    }
+
+    /// Fails when a top-level vdev is out of use because others' flushes of its leaves have failed: there was nothing left
+    /// to flush, and nothing is durable.
+    fn check_flushed(&self) -> Result<()> {
+        let failed = |top: &&Vdev| top.leaves().into_iter().any(|l| l.unflushed.failed.load(Ordering::SeqCst));
+        let dead = |top: &&Vdev| top.config.kind.is_concrete() && !top.state().is_readable();
+        if self.root().children.iter().filter(dead).any(|top| failed(&top)) { self.check_writable() } else { Ok(()) }
     }
 
     /// Fails when a top-level vdev cannot take what is written to it.

@@ -125,6 +125,8 @@ pub struct Vdev {
     state: Arc<AtomicU8>,
     aux: Arc<AtomicU8>,
     dtl: Arc<Dtl>,
+    /// The same as of the last flush of the pool.
+    dtl_flushed: Arc<Dtl>,
     pub(super) unflushed: Arc<super::flush::Unflushed>,
 }
 
@@ -282,7 +284,29 @@ impl Vdev {
     pub fn set_dtl(&self, mut missing: Vec<std::ops::Range<u64>>) {
         missing.retain(|r| r.start < r.end);
         missing.sort_by_key(|r| r.start);
+        self.dtl_flushed.write().clone_from(&missing);
         *self.dtl.write() = missing;
+    }
+
+    /// Notes that a leaf lacks everything of these txgs, for good.
+    pub fn lacks(&self, txgs: std::ops::Range<u64>) {
+        txgs.for_each(|txg| self.dtl_add(txg));
+        self.confirm_dtl();
+    }
+
+    /// Everything written before is durable, here or elsewhere: what the leaf lacks now it will not get by being written
+    /// once more.
+    pub(crate) fn confirm_dtl(&self) {
+        let dtl = self.dtl.read();
+        if *dtl != *self.dtl_flushed.read() {
+            self.dtl_flushed.write().clone_from(&dtl);
+        }
+    }
+
+    /// Forgets what the leaf lacks since the last flush: all of that is going to be written once more.
+    pub(crate) fn forget_unflushed_dtl(&self) {
+        let flushed = self.dtl_flushed.read().clone();
+        *self.dtl.write() = flushed;
     }
 
     /// Notes that a leaf lacks what was written in `txg`.
@@ -304,11 +328,12 @@ impl Vdev {
 
     /// Notes that a leaf has everything that was written before txg `end`: it was resilvered.
     pub fn dtl_remove_before(&self, end: u64) {
-        let mut dtl = self.dtl.write();
-        dtl.retain_mut(|r| {
-            r.start = r.start.max(end);
-            r.start < r.end
-        });
+        for dtl in [&self.dtl, &self.dtl_flushed] {
+            dtl.write().retain_mut(|r| {
+                r.start = r.start.max(end);
+                r.start < r.end
+            });
+        }
     }
 
     /// Txgs a leaf lacks something of, ascending.
@@ -369,6 +394,7 @@ impl Vdev {
             state: Arc::default(),
             aux: Arc::default(),
             dtl: Arc::default(),
+            dtl_flushed: Arc::default(),
             unflushed: Arc::default(),
         };
         match vdev.config.kind {
@@ -423,6 +449,7 @@ impl Vdev {
                 self.asize = old.asize.clone();
             }
             (self.dtl, self.unflushed) = (old.dtl.clone(), old.unflushed.clone());
+            self.dtl_flushed = old.dtl_flushed.clone();
             (self.state, self.aux) = (old.state.clone(), old.aux.clone());
             *self.reflow.write() = *old.reflow.read();
             self.mapping.write().clone_from(&old.mapping.read());

@@ -8,6 +8,7 @@
 //! When there is no room for some piece, everything allocated for the block is given back.
 
 use super::Writer;
+use super::gate::Bytes;
 use crate::alloc::Ask;
 use crate::bookmark::Zbookmark;
 use crate::error::{Error, ErrorKind, Result};
@@ -93,7 +94,7 @@ impl Zio {
                 Some(dvas) => {
                     dvas.iter().enumerate().for_each(|(d, dva)| piece.set_dva(d, *dva));
                     pieces.push(piece);
-                    self.write_copies(&piece, mine)?;
+                    self.write_copies(&piece, Bytes::Slice(mine))?;
                 }
                 None => {
                     self.write_gang(writer, &mut piece, mine, &Ask { psize: size, ..*ask }, depth + 1)?;
@@ -126,7 +127,7 @@ impl Zio {
         let at = bp.dva(0);
         let verifier = gang_verifier(at.vdev(), at.offset(), bp.physical_birth());
         seal_embedded(ChecksumKind::GangHeader, &mut header, verifier, Endian::NATIVE, None)?;
-        self.write_copies(bp, &header)
+        self.write_copies(bp, Bytes::Slice(&header))
     }
 
     /// Writes other bytes over a gang block of the same txg and size.
@@ -144,7 +145,7 @@ impl Zio {
             if piece.is_gang() {
                 self.rewrite_gang(piece, mine, bm, depth + 1)?;
             } else {
-                self.write_copies(piece, mine)?;
+                self.write_copies(piece, Bytes::Slice(mine))?;
             }
             rest = others;
         }

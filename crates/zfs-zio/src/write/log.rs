@@ -3,6 +3,7 @@
 //! The chain of a log names each next block before that is written; so the block's identity, not its contents, is what
 //! its pointer's checksum words hold (which log, which block of it), and the contents are sealed with it.
 
+use super::gate::Bytes;
 use crate::alloc::{Ask, Class};
 use crate::bookmark::Zbookmark;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +48,6 @@ impl Zio {
             return Err(Error::invalid("writing an intent-log block of the wrong size or kind").pool(self.pool_name()));
         }
         seal_embedded(ChecksumKind::Zilog2, data, bp.checksum(), Endian::NATIVE, None)?;
-        self.judge(self.write_copies(bp, data))
+        self.judge(self.write_copies(bp, Bytes::Slice(data)))
     }
 }

@@ -6,12 +6,13 @@
 //!
 //! A write is done when its bytes have been given to the devices; they are durable after [`Zio::flush`]. Failing devices
 //! are no errors here as long as one copy of every block can be read back. When that cannot be had any more the pool
-//! is suspended: every later write fails at once until [`Zio::resume`], nothing on disk changes, and so the last synced
-//! state stays as it is. A broken invariant of the allocator suspends it too.
+//! is suspended ([`gate`]): every later write waits or fails until [`Zio::resume`], nothing on disk changes, and so the last
+//! synced state stays as it is. A broken invariant of the allocator ends all writing.
 //!
 //! Locks: none of its own; many threads write at the same time.
 
 mod gang;
+mod gate;
 mod log;
 mod pack;
 mod repair;
@@ -25,15 +26,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::vdev::labels::LeafConfig;
 use crate::vdev::{VdevError, WriteIo};
 use crate::zio::Zio;
+use gate::{Bytes, Gate};
 use pack::Packed;
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use zfs_codec::checksum;
 use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
 use zfs_phys::uberblock::Uberblock;
 use zfs_phys::{BlkPtr, Dva, Endian};
+
+pub use gate::FailMode;
 
 /// Passes of one txg's sync from which on blocks written in it before are rewritten in place
 /// (`zfs_sync_pass_rewrite`).
@@ -121,7 +124,7 @@ impl std::fmt::Debug for WriteProps {
 pub(crate) struct Writer {
     alloc: RwLock<Arc<Allocator>>,
     config: WriteConfig,
-    suspended: AtomicBool,
+    gate: Gate,
 }
 
 impl Writer {
@@ -163,51 +166,24 @@ impl Zio {
     pub fn enable_writes(&self, tops: Vec<TopSeed>, loader: Loader, config: WriteConfig) -> Result<()> {
         let alloc = Allocator::new(self.vdevs(), tops, loader, config.allocators, config.aliquot)
             .map_err(|e| e.pool(self.pool_name()))?;
-        let writer = Writer { alloc: RwLock::new(Arc::new(alloc)), config, suspended: AtomicBool::new(false) };
+        let writer = Writer { alloc: RwLock::new(Arc::new(alloc)), config, gate: Gate::default() };
         self.writer.set(writer).map_err(|_| Error::invalid("the pool is writable already").pool(self.pool_name()))
-    }
-
-    /// Whether [`Zio::enable_writes`] was called and the pool is not suspended.
-    pub fn is_writable(&self) -> bool {
-        self.writer.get().is_some_and(|w| !w.suspended.load(Ordering::Acquire))
-    }
-
-    /// Whether writing has stopped because too many devices failed.
-    pub fn is_suspended(&self) -> bool {
-        self.writer.get().is_some_and(|w| w.suspended.load(Ordering::Acquire))
-    }
-
-    /// Stops all writing: something is wrong that writing would make worse.
-    pub fn suspend(&self, why: &Error) {
-        if let Some(w) = self.writer.get()
-            && !w.suspended.swap(true, Ordering::AcqRel)
-        {
-            tracing::error!(pool = &**self.pool_name(), error = %why, "pool is suspended");
-        }
-    }
-
-    /// Lets writing go on after devices have come back (`zpool clear`). What failed meanwhile must be tried again.
-    pub fn resume(&self) {
-        if let Some(w) = self.writer.get() {
-            w.suspended.store(false, Ordering::Release);
-        }
     }
 
     fn writer(&self) -> Result<&Writer> {
         let writer = self.writer.get().ok_or_else(|| {
             Error::new(ErrorKind::ReadOnly, "writing to a pool that is not open for writing").pool(self.pool_name())
         })?;
-        if writer.suspended.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Io, "writing to a suspended pool").pool(self.pool_name()));
-        }
-        Ok(writer)
+        writer.passed().map_err(|e| e.pool(self.pool_name()))
     }
 
     /// Passes a result on, suspending the pool when it says that an invariant is broken or too much has failed.
     fn judge<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|e| {
-            if matches!(e.kind(), ErrorKind::Bug | ErrorKind::Io) && !self.is_suspended() {
-                self.suspend(&e);
+            match e.kind() {
+                ErrorKind::Bug => self.break_down(&e),
+                ErrorKind::Io if !self.is_suspended() => self.suspend(&e),
+                _ => {}
             }
             e.pool(self.pool_name())
         })
@@ -231,8 +207,12 @@ impl Zio {
         pass: u32,
     ) -> Result<BlkPtr> {
         let writer = self.writer()?;
-        let result = self.write_block(writer, txg, data, props, bm, prev, pass);
-        self.judge(result.map_err(|e| e.at(bm)))
+        loop {
+            let result = self.write_block(writer, txg, data, props, bm, prev, pass);
+            if !result.as_ref().is_err_and(|e| self.allocate_again(e)) {
+                return self.judge(result.map_err(|e| e.at(bm)));
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "those of the public function")]
@@ -261,7 +241,7 @@ impl Zio {
             }
             Packed::Stored(bytes, kind) => (bytes, kind),
         };
-        let bytes = bytes.as_deref().unwrap_or(data);
+        let bytes = &bytes.map_or_else(|| data.clone(), Buf::from);
         let mut bp = BlkPtr::default();
         bp.set_lsize(data.len() as u64);
         bp.set_psize(bytes.len() as u64);
@@ -294,24 +274,24 @@ impl Zio {
     }
 
     /// Writes over a block of the same txg and size.
-    fn rewrite(&self, prev: &BlkPtr, mut bp: BlkPtr, bytes: &[u8], bm: &Zbookmark) -> Result<BlkPtr> {
+    fn rewrite(&self, prev: &BlkPtr, mut bp: BlkPtr, bytes: &Buf, bm: &Zbookmark) -> Result<BlkPtr> {
         (0..3).for_each(|d| bp.set_dva(d, prev.dva(d)));
         if prev.is_gang() {
             self.rewrite_gang(&bp, bytes, bm, 0)?;
         } else {
-            self.write_copies(&bp, bytes)?;
+            self.write_copies(&bp, Bytes::Shared(bytes))?;
         }
         Ok(bp)
     }
 
     /// Finds space for a block whose pointer lacks nothing but addresses, and writes it there.
-    fn place(&self, writer: &Writer, bp: &mut BlkPtr, bytes: &[u8], ask: &Ask) -> Result<()> {
+    fn place(&self, writer: &Writer, bp: &mut BlkPtr, bytes: &Buf, ask: &Ask) -> Result<()> {
         let mut class = ask.class;
         loop {
             let ask = Ask { class, ..*ask };
             if let Some(dvas) = writer.alloc().alloc(self.vdevs(), &ask)? {
                 dvas.iter().enumerate().for_each(|(d, dva)| bp.set_dva(d, *dva));
-                return self.write_copies(bp, bytes);
+                return self.write_copies(bp, Bytes::Shared(bytes));
             }
             class = match class {
                 Class::Dedup => Class::Special,
@@ -330,7 +310,7 @@ impl Zio {
     }
 
     /// Writes `bytes` to every address of `bp`; one that takes them is enough.
-    fn write_copies(&self, bp: &BlkPtr, bytes: &[u8]) -> Result<()> {
+    fn write_copies_once(&self, bp: &BlkPtr, bytes: &[u8]) -> Result<()> {
         // Another block may have been here in the same txg, and may have been read.
         self.forget(bp);
         let io = WriteIo::new(bp.physical_birth());
@@ -400,8 +380,7 @@ impl Zio {
     /// Makes everything written so far durable. Fails when so many devices fail to flush that data may be lost; the
     /// pool is suspended then.
     pub fn flush(&self) -> Result<()> {
-        self.writer()?;
-        self.judge(self.vdevs().flush(self.tasks().map(|t| &**t)))
+        self.judge(self.flushing(&|| self.vdevs().flush(self.tasks().map(|t| &**t))))
     }
 
     /// Makes `ub` the root of the pool: flushes what it leads to, and writes uberblock and labels in the order that
@@ -409,12 +388,8 @@ impl Zio {
     ///
     /// When it fails the pool is suspended: only the next import will tell whether it is at the old or the new root.
     pub fn commit(&self, ub: &Uberblock, multihost: bool, config: Option<LeafConfig<'_>>) -> Result<()> {
-        self.writer()?;
-        let result = self.vdevs().commit(ub, multihost, config, self.tasks().map(|t| &**t));
-        if let Err(e) = &result {
-            self.suspend(e);
-        }
-        self.judge(result)
+        let result = self.flushing(&|| self.vdevs().commit(ub, multihost, config, self.tasks().map(|t| &**t)));
+        self.judge(result.inspect_err(|e| self.suspend(e)))
     }
 
     /// Loads the best metaslabs of every vdev, so that first writes need not wait for space maps. Those that cannot be

@@ -20,7 +20,7 @@ impl Zio {
     pub(crate) fn note_unreadable(&self, bp: &BlkPtr, bm: &Zbookmark, kind: ErrorKind) {
         let birth = bp.physical_birth();
         let reused = |w: &super::Writer| bp.dvas().any(|dva| w.alloc().may_be_reused(self.vdevs(), &dva, birth));
-        if !self.writer.get().is_some_and(reused) {
+        if !self.is_away(bp, kind) && !self.writer.get().is_some_and(reused) {
             self.errors().unreadable(bm, birth, kind);
         }
     }
