@@ -120,6 +120,18 @@ impl How {
     }
 }
 
+/// Whether a device may stand beside `old`, which is part of a vdev of type `kind`.
+fn may_join(kind: &str, how: How, old: &zfs_zio::Vdev) -> Result<()> {
+    if !matches!(kind, "root" | "mirror") && how == How::Mirror {
+        return Err(Error::invalid("can only attach to mirrors and top-level disks"));
+    }
+    // What a spare stands beside may be replaced; the spare itself may not.
+    if kind == "replacing" || (kind == "spare" && (how != How::Replace || old.config.is_spare)) {
+        return Err(Error::invalid("already in replacing/spare config; wait for completion or use 'zpool detach'"));
+    }
+    Ok(())
+}
+
 impl Spa {
     /// Attaches a device to another as its mirror, or to take its place with `replace`.
     ///
@@ -145,13 +157,7 @@ impl Spa {
         let tree = self.config.lock().tree.clone();
         let above = parent(&tree, guid).ok_or_else(|| Error::not_found("no such device in pool"))?;
         let kind = above.str("type").unwrap_or("").to_owned();
-        if !matches!(kind.as_str(), "root" | "mirror") && !replace {
-            return Err(Error::invalid("can only attach to mirrors and top-level disks"));
-        }
-        // What a spare stands beside may be replaced; the spare itself may not.
-        if kind == "replacing" || (kind == "spare" && (how != How::Replace || old.config.is_spare)) {
-            return Err(Error::invalid("already in replacing/spare config; wait for completion or use 'zpool detach'"));
-        }
+        may_join(&kind, how, old)?;
         let rng = SystemRng::new().map_err(Error::from)?;
         let txg = self.txgs.synced_txg() + 1;
         let planner = Planner { rng: &rng, ashift, force: true, first: 0, txg, devices: HashMap::new() };
@@ -173,13 +179,9 @@ impl Spa {
         let mirror = kind == "mirror" && !replace;
         let own = above.u64("guid").unwrap_or(0);
         let around_guid = rng.guid();
-        let shown = format!(
-            "{} vdev={} {} vdev={}",
-            if replace { "replace" } else { "attach" },
-            list.str("path").unwrap_or(""),
-            if replace { "for" } else { "to" },
-            old.config.path.as_deref().unwrap_or("")
-        );
+        let (verb, to) = if replace { ("replace", "for") } else { ("attach", "to") };
+        let (new_path, old_path) = (list.str("path").unwrap_or(""), old.config.path.as_deref().unwrap_or(""));
+        let shown = format!("{verb} vdev={new_path} {to} vdev={old_path}");
         self.sync_task("attach", move |ctx| {
             let all = Zap::open(ctx.mos(), POOL_DIRECTORY)?.lookup_u64(create::VDEV_ZAPS)?;
             let all = all.map(|object| Zap::open(ctx.mos(), object)).transpose()?;

@@ -249,7 +249,7 @@ impl Zio {
             gate.suspended.store(true, Ordering::Release);
             if first && state.mode == Some(FailMode::Panic) {
                 tracing::error!(pool = &**self.pool_name(), error = %why, "pool failed, and its failmode is panic");
-                std::process::abort();
+                zfs_env::host::panic_now();
             }
             first
         };
