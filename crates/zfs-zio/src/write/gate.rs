@@ -28,7 +28,9 @@ use zfs_env::pool::{Patience, patience};
 use zfs_phys::BlkPtr;
 use zfs_phys::label::VDEV_PAD_SIZE;
 
-/// Bytes that may wait for a flush in memory; more begin one.
+/// Share of the cache's budget that may wait for a flush in memory, and bounds of it in bytes; more begin one.
+const JOURNAL_SHARE: u64 = 8;
+const JOURNAL_LEAST: u64 = 8 << 20;
 const JOURNAL_MOST: u64 = 64 << 20;
 
 /// What a pool does when too many of its devices fail (property `failmode`).
@@ -85,6 +87,8 @@ pub(super) struct Gate {
     changed: Condvar,
     writing: RwLock<()>,
     journal: Mutex<Journal>,
+    /// Bytes that the journal may hold.
+    most: AtomicU64,
     /// Somebody makes the flush that a large journal needs.
     flushing: AtomicBool,
     /// How often it was suspended.
@@ -189,6 +193,8 @@ impl Zio {
     pub fn set_fail_mode(&self, mode: FailMode) {
         if let Some(gate) = self.gate() {
             gate.state.lock().mode = Some(mode);
+            let most = (self.arc().stats().budget / JOURNAL_SHARE).clamp(JOURNAL_LEAST, JOURNAL_MOST);
+            gate.most.store(most, Ordering::Relaxed);
             gate.patient.store(true, Ordering::Release);
             gate.changed.notify_all();
         }
@@ -370,8 +376,8 @@ impl Zio {
                 Err(e) => self.go_on_after(e)?,
             }
         }
-        if gate.is_patient() && gate.journal.lock().bytes > JOURNAL_MOST && !gate.flushing.swap(true, Ordering::AcqRel)
-        {
+        let full = || gate.journal.lock().bytes > gate.most.load(Ordering::Relaxed);
+        if gate.is_patient() && full() && !gate.flushing.swap(true, Ordering::AcqRel) {
             let flushed = self.flush();
             gate.flushing.store(false, Ordering::Release);
             flushed?;
