@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use uzfs_testkit::corpus::{self, POOLS};
 use uzfs_testkit::session::Session;
-use uzfs_testkit::{check, report};
+use uzfs_testkit::{archive, check, report};
 
 /// Bytes of each image file; sparse.
 const IMAGE: u64 = 128 << 20;
@@ -72,6 +73,10 @@ fn same(files: &BTreeMap<PathBuf, Vec<u8>>) {
 }
 
 fn layout(name: &str, words: &[&str], count: usize) {
+    workload(name, &[], words, count, "zstd");
+}
+
+fn workload(name: &str, flags: &[&str], words: &[&str], count: usize, compression: &str) {
     let test = format!("writing a pool of {name}");
     if skipped(&test) {
         return;
@@ -80,7 +85,7 @@ fn layout(name: &str, words: &[&str], count: usize) {
     let devices = images(dir.path(), count);
     let session = Session::start().unwrap();
     let root = session.root().to_string_lossy().into_owned();
-    let mut args = vec!["create", "-R", &root, "tank"];
+    let mut args = [&["create", "-R", &root], flags, &["tank"]].concat();
     let mut next = devices.iter();
     for word in words {
         args.push(if *word == "DEV" { next.next().unwrap() } else { word });
@@ -89,7 +94,7 @@ fn layout(name: &str, words: &[&str], count: usize) {
     let at = session.root().join("tank");
     let files = fill(&at);
     session.ok("zfs", &["snapshot", "tank@one"]).unwrap();
-    session.ok("zfs", &["create", "-o", "compression=zstd", "tank/sub"]).unwrap();
+    session.ok("zfs", &["create", "-o", &format!("compression={compression}"), "tank/sub"]).unwrap();
     let below = fill(&at.join("sub"));
     // Things that go, so that blocks are freed, kept by the snapshot, or shared with it.
     for n in 0..10 {
@@ -126,6 +131,12 @@ fn layout(name: &str, words: &[&str], count: usize) {
 #[test]
 fn one_device() {
     layout("one device", &["DEV"], 1);
+}
+
+/// Nothing that needs a feature is written into a pool that has none.
+#[test]
+fn no_features() {
+    workload("no features", &["-d"], &["mirror", "DEV", "DEV"], 2, "gzip");
 }
 
 #[test]
@@ -174,5 +185,65 @@ fn a_killed_daemon_keeps_what_was_synced() {
     }
     session.ok("zpool", &["export", "tank"]).unwrap();
     zdb(dir.path(), "tank");
+    session.finish().unwrap();
+}
+
+/// A pool that OpenZFS made without features is written as such, and becomes one with features when it is told to.
+#[test]
+fn version_28() {
+    let spec = POOLS.iter().find(|p| p.name == "v28").unwrap();
+    if skipped("writing a pool of version 28") {
+        return;
+    }
+    if let Some(reason) = corpus::skip_reason(spec) {
+        return report::line(&format!("SKIPPED writing a pool of version 28: {reason}"));
+    }
+    let (pool, dir) = (corpus::open(spec).unwrap(), tempfile::tempdir().unwrap());
+    for name in pool.device_names() {
+        archive::copy_device(&pool.devices.join(&name), &dir.path().join(&name)).unwrap();
+    }
+    let session = Session::start().unwrap();
+    let place = dir.path().to_string_lossy().into_owned();
+    let root = session.root().to_string_lossy().into_owned();
+    let import = || session.ok("zpool", &["import", "-d", &place, "-R", &root, "v28"]).unwrap();
+    let zfs = |words: &[&str]| session.ok("zfs", words).unwrap();
+    let at = session.root().join("v28");
+    import();
+    let refused = session.run("zfs", &["set", "compression=zstd", "v28"]).unwrap();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("pool must be upgraded to set this property or value"), "{refused}");
+    zfs(&["create", "v28/sub"]);
+    let below = fill(&at.join("sub"));
+    zfs(&["snapshot", "v28/sub@one"]);
+    zfs(&["clone", "v28/sub@one", "v28/clone"]);
+    fs::write(at.join("clone/dir0/file5"), b"changed").unwrap();
+    fs::remove_dir_all(at.join("sub/dir1")).unwrap();
+    zfs(&["rollback", "v28/sub@one"]);
+    same(&below);
+    zfs(&["create", "-V", "8M", "v28/volume"]);
+    let sparse = File::options().create_new(true).write(true).open(at.join("sub/sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &contents(1, 3 << 20), 1 << 20).unwrap();
+    sparse.set_len(2 << 20).unwrap();
+    drop(sparse);
+    session.ok("zpool", &["export", "v28"]).unwrap();
+    zdb(dir.path(), "v28");
+    import();
+    same(&below);
+    zfs(&["destroy", "v28/clone"]);
+    zfs(&["destroy", "-r", "v28/sub"]);
+    session.ok("zpool", &["export", "v28"]).unwrap();
+    zdb(dir.path(), "v28");
+    import();
+    let said = session.ok("zpool", &["upgrade", "v28"]).unwrap();
+    assert!(said.stdout.contains("Successfully upgraded 'v28' from version 28 to feature flags."), "{said}");
+    zfs(&["create", "-o", "compression=zstd", "v28/new"]);
+    let new = fill(&at.join("new"));
+    session.ok("zpool", &["export", "v28"]).unwrap();
+    zdb(dir.path(), "v28");
+    import();
+    same(&new);
+    zfs(&["destroy", "v28/new"]);
+    session.ok("zpool", &["export", "v28"]).unwrap();
+    zdb(dir.path(), "v28");
     session.finish().unwrap();
 }

@@ -105,11 +105,6 @@ pub trait ObjsetOwner: Send + Sync {
         bp.asize()
     }
 
-    /// Whether holes get the txg of their birth.
-    fn hole_birth(&self) -> bool {
-        true
-    }
-
     /// How changes are made durable before their txg is.
     fn log_policy(&self) -> LogPolicy {
         LogPolicy::default()

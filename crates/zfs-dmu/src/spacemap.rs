@@ -10,7 +10,8 @@ use zfs_phys::Endian;
 use zfs_phys::enums::DmuObjectType;
 use zfs_phys::spacemap::{MapType, SPACE_MAP_HISTOGRAM_SIZE, SmEncoder, SmEntry, SpaceMapPhys, entries};
 
-/// Bytes of the bonus with its histogram.
+/// Bytes of the bonus without and with its histogram.
+const BONUS_PLAIN: usize = 3 * 8;
 const BONUS: usize = (8 + SPACE_MAP_HISTOGRAM_SIZE) * 8;
 
 use zfs_zio::{Error, Result};
@@ -40,15 +41,15 @@ impl SpaceMap {
         &self.dnode
     }
 
-    /// Makes an empty space map with blocks of `block_size` bytes. Gives its object number. The caller counts the use
-    /// of feature `spacemap_histogram`.
-    pub fn create(mos: &Arc<Objset>, tx: &Tx, block_size: u32) -> Result<u64> {
+    /// Makes an empty space map with blocks of `block_size` bytes. Gives its object number. One with a histogram is a use of
+    /// feature `spacemap_histogram`, which the caller counts.
+    pub fn create(mos: &Arc<Objset>, tx: &Tx, block_size: u32, histogram: bool) -> Result<u64> {
         let spec = ObjectSpec {
             object_type: DmuObjectType::SPACE_MAP,
             block_size,
             indirect_shift: INDIRECT_SHIFT,
             bonus_type: DmuObjectType::SPACE_MAP_HEADER,
-            bonus_len: BONUS,
+            bonus_len: if histogram { BONUS } else { BONUS_PLAIN },
             slots: 1,
         };
         Ok(mos.allocate(tx, &spec)?.object())

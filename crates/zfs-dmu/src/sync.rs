@@ -104,7 +104,7 @@ impl Job {
         if prev.is_hole() {
             return *prev;
         }
-        let birth = if self.set.owner.hole_birth() { self.txg } else { 0 };
+        let birth = if self.ctx.zio.holes_have_births() { self.txg } else { 0 };
         let lsize = if prev.lsize() == 0 { lsize } else { prev.lsize() };
         BlkPtr::hole(lsize, self.phys.object_type, level, birth)
     }

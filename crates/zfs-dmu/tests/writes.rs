@@ -391,7 +391,7 @@ fn lists_and_maps_are_kept() {
     top.enqueue_subobj(&tx, lists[2]).unwrap();
     let mut upper = Bpobj::open(os, lists[3]).unwrap();
     upper.enqueue_subobj(&tx, lists[0]).unwrap();
-    let map = SpaceMap::create(os, &tx, 4096).unwrap();
+    let map = SpaceMap::create(os, &tx, 4096, true).unwrap();
     let mut sm = SpaceMap::open(os, map).unwrap();
     for i in 0..600u64 {
         let mut segments = [(i << 20, (i << 20) + 4096), ((i << 20) + 65536, (i << 20) + (1 << 19))].into_iter();

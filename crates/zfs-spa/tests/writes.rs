@@ -100,8 +100,8 @@ fn txgs_of_a_pool_of_openzfs() {
 }
 
 /// Pools that are refused, with a word of the reason.
-const REFUSED: [(&str, &str); 5] =
-    [("dedup", "dedup"), ("legacydedup", "dedup"), ("reflink", "cloned"), ("v28", "version 28"), ("streams", "")];
+const REFUSED: [(&str, &str); 4] =
+    [("dedup", "dedup"), ("legacydedup", "dedup"), ("reflink", "cloned"), ("streams", "")];
 
 /// Every pool is either written so that `zdb` finds nothing wrong, or refused by name.
 #[test]

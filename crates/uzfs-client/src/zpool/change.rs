@@ -180,6 +180,9 @@ pub fn labelclear(session: &mut Session, args: &Parsed) -> Run {
     }
 }
 
+/// The version of pools that have features instead of versions (`SPA_VERSION_FEATURES`).
+const FEATURE_FLAGS: u64 = 5000;
+
 /// `zpool upgrade`.
 pub fn upgrade(session: &mut Session, args: &Parsed) -> Run {
     if args.has('v') {
@@ -204,6 +207,10 @@ pub fn upgrade(session: &mut Session, args: &Parsed) -> Run {
                 putln!(session.out, "Pool '{name}' already has all supported and requested features enabled.");
             }
             Ok(reply) => {
+                let old = found.version;
+                if old < FEATURE_FLAGS {
+                    putln!(session.out, "Successfully upgraded '{name}' from version {old} to feature flags.");
+                }
                 putln!(session.out, "Enabled the following features on '{name}':");
                 reply.features.iter().for_each(|f| putln!(session.out, "  {f}"));
             }
@@ -216,6 +223,21 @@ pub fn upgrade(session: &mut Session, args: &Parsed) -> Run {
     Ok(code)
 }
 
+fn list_legacy(session: &mut Session, pools: &[Pool]) {
+    if pools.is_empty() {
+        return putln!(session.out, "All pools are formatted using feature flags.\n");
+    }
+    putln!(session.out, "The following pools are formatted with legacy version numbers and can");
+    putln!(session.out, "be upgraded to use feature flags.  After being upgraded, these pools");
+    putln!(session.out, "will no longer be accessible by software that does not support feature");
+    putln!(session.out, "flags.\n");
+    putln!(session.out, "Note that setting a pool's 'compatibility' feature to 'legacy' will");
+    putln!(session.out, "inhibit upgrades.\n");
+    putln!(session.out, "VER  POOL\n---  ------------");
+    pools.iter().for_each(|p| putln!(session.out, "{:2}   {}", p.version, p.name));
+    putln!(session.out, "\nUse 'zpool upgrade -v' for a list of available legacy versions.");
+}
+
 fn list_old(session: &mut Session) -> Run {
     let (found, _) = pools(session, &[], false)?;
     putln!(session.out, "This system supports ZFS pool feature flags.\n");
@@ -223,8 +245,9 @@ fn list_old(session: &mut Session) -> Run {
         let release = |f: &&String| crate::props::is_release_feature(f);
         p.disabled_features.iter().filter(release).cloned().collect()
     };
+    let (legacy, found): (Vec<Pool>, Vec<Pool>) = found.into_iter().partition(|p| p.version < FEATURE_FLAGS);
     let old: Vec<(String, Vec<String>)> = found.iter().map(|p| (p.name.clone(), missing(p))).collect();
-    putln!(session.out, "All pools are formatted using feature flags.\n");
+    list_legacy(session, &legacy);
     if old.iter().all(|(_, f)| f.is_empty()) {
         putln!(session.out, "Every feature flags pool has all supported and requested features enabled.");
         return Ok(0);

@@ -58,6 +58,7 @@ pub(super) fn check_limits(ctx: &SyncCtx<'_>, limited: bool, path: &str) -> Engi
 pub(super) type Values = Vec<(String, NewValue)>;
 
 pub(super) fn set_all(ctx: &SyncCtx<'_>, ds: &Arc<DatasetState>, values: &Values) -> EngineResult<()> {
+    ctx.dsl().check_values(values)?;
     values.iter().try_for_each(|(name, value)| ctx.dsl().set_prop(ctx.tx, ds, name, value))
 }
 
@@ -145,6 +146,7 @@ impl Engine {
         let path = path_of(&args.name);
         let limited = is_limited(caller);
         imported.task(&args.name.clone(), "create", move |ctx| {
+            ctx.dsl().check_values(&values)?;
             check_limits(ctx, limited, &path)?;
             let clock = Arc::new(zfs_env::SystemClock);
             let filesystem = NewFilesystem { sums: ctx.dsl().new_sums(), ..filesystem };
@@ -168,6 +170,7 @@ impl Engine {
         let values: Values = args.properties.iter().map(|(name, raw)| (name.clone(), value_of(raw))).collect();
         let limited = is_limited(caller);
         imported.task(&args.name, "clone", move |ctx| {
+            ctx.dsl().check_values(&values)?;
             check_limits(ctx, limited, &path)?;
             let ds = ctx.dsl().clone_of(ctx.tx, &path, &origin)?;
             set_all(ctx, &ds, &values)

@@ -181,6 +181,7 @@ impl Engine {
         let path = path_of(&args.name);
         let limited = is_limited(caller);
         imported.task(&args.name, "create", move |ctx| {
+            ctx.dsl().check_values(&values)?;
             check_limits(ctx, limited, &path)?;
             let mut init = |objset: &Arc<_>, tx: &_| zfs_zvol::create(objset, tx, size, block as u32);
             let new = NewObjset { kind: ObjsetType::Zvol, flags: 0, init: &mut init };

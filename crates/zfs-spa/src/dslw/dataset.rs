@@ -216,17 +216,22 @@ impl DatasetState {
 }
 
 /// Larger blocks need a feature (`SPA_OLD_MAXBLOCKSIZE`).
-const SPA_OLD_MAXBLOCKSIZE: u64 = 128 << 10;
+pub(super) const SPA_OLD_MAXBLOCKSIZE: u64 = 128 << 10;
+
+/// The feature that a checksum is (`zio_checksum_to_feature`).
+pub(super) fn feature_of(checksum: ChecksumKind) -> Option<Feature> {
+    match checksum {
+        ChecksumKind::Sha512 => Some(Feature::Sha512),
+        ChecksumKind::Skein => Some(Feature::Skein),
+        ChecksumKind::Edonr => Some(Feature::Edonr),
+        ChecksumKind::Blake3 => Some(Feature::Blake3),
+        _ => None,
+    }
+}
 
 /// Features that datasets with such a block are marked with.
 fn features_of(bp: &BlkPtr) -> impl Iterator<Item = Feature> {
-    let checksum = match bp.checksum_kind() {
-        Some(ChecksumKind::Sha512) => Some(Feature::Sha512),
-        Some(ChecksumKind::Skein) => Some(Feature::Skein),
-        Some(ChecksumKind::Edonr) => Some(Feature::Edonr),
-        Some(ChecksumKind::Blake3) => Some(Feature::Blake3),
-        _ => None,
-    };
+    let checksum = bp.checksum_kind().and_then(feature_of);
     let compress = (bp.compress() == Some(CompressKind::Zstd)).then_some(Feature::ZstdCompress);
     let large = (bp.lsize() > SPA_OLD_MAXBLOCKSIZE).then_some(Feature::LargeBlocks);
     checksum.into_iter().chain(compress).chain(large)

@@ -40,6 +40,11 @@ impl Budget {
         Self { spent: 0, most, began: milliseconds(ops), over: false }
     }
 
+    /// Never spent.
+    pub(super) fn endless() -> Self {
+        Self { spent: 0, most: u64::MAX, began: u64::MAX, over: false }
+    }
+
     /// Counts one block.
     pub(super) fn spend(&mut self) {
         self.spent += 1;
@@ -287,9 +292,9 @@ impl DslPool {
             comp: of_dir.compressed_bytes as i64,
             uncomp: of_dir.uncompressed_bytes as i64,
         };
-        self.tree_add(tx, &phys.bp, phys.prev_snap_txg, sums)?;
         ds.dir().diduse(UsedBy::Head, sums.minus())?;
-        self.charge_free(sums)
+        self.charge_free(sums)?;
+        self.tree_add(tx, &phys.bp, phys.prev_snap_txg, sums)
     }
 
     fn destroy_dir(&self, tx: &Tx, dir: &Arc<DirState>, path: &str) -> Result<()> {

@@ -73,8 +73,6 @@ pub trait PoolOps: Send + Sync {
     }
     /// Whether the pool has devices for metadata and small blocks.
     fn has_special(&self) -> bool;
-    /// On-disk version.
-    fn version(&self) -> u64;
     /// Whether a feature is enabled.
     fn feature_enabled(&self, feature: Feature) -> bool;
     /// Whether a feature is in use.

@@ -10,7 +10,7 @@ use zfs_phys::feature::Feature;
 use zfs_zio::WriteProps;
 
 /// Bits of a stored compression that name the algorithm; the rest is the level.
-const COMPRESS_BITS: u32 = 7;
+pub(super) const COMPRESS_BITS: u32 = 7;
 
 /// What holds for every object set of the pool.
 fn pool_policy(ops: &dyn PoolOps, from: WritePolicy) -> WritePolicy {

@@ -3,12 +3,14 @@
 //! A property stands in the directory's table (a snapshot's in its own) under its name: a word or a string. What a
 //! receive brought stands under `NAME$recvd`; `NAME$inherit` says that a received value does not count.
 
+use super::dataset::{SPA_OLD_MAXBLOCKSIZE, feature_of};
+use super::policy::COMPRESS_BITS;
 use super::{DatasetState, DirState, DslPool, Sums, UsedBy, mosw};
 use std::sync::Arc;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Result, Zap};
 use zfs_phys::dsl::field;
-use zfs_phys::enums::{DmuObjectType as Ot, ObjsetType};
+use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType as Ot, ObjsetType};
 use zfs_phys::feature::Feature;
 use zfs_zio::{Error, ErrorKind};
 
@@ -28,7 +30,37 @@ pub enum NewValue {
     Received,
 }
 
+/// The feature without which a property cannot have a value.
+fn needed(name: &str, number: u64) -> Option<Feature> {
+    match name {
+        "compression" => match CompressKind::from_raw((number & ((1 << COMPRESS_BITS) - 1)) as u8)? {
+            CompressKind::Lz4 => Some(Feature::Lz4Compress),
+            CompressKind::Zstd => Some(Feature::ZstdCompress),
+            _ => None,
+        },
+        "checksum" => feature_of(ChecksumKind::from_raw((number & 0xff) as u8)?),
+        "recordsize" | "volblocksize" => (number > SPA_OLD_MAXBLOCKSIZE).then_some(Feature::LargeBlocks),
+        "dnodesize" => (number != 0).then_some(Feature::LargeDnode),
+        _ => None,
+    }
+}
+
 impl DslPool {
+    /// Whether the pool has the features that values of properties need; to be asked before any is set.
+    ///
+    /// # Errors
+    /// `Unsupported`, in OpenZFS's words.
+    pub fn check_values(&self, values: &[(String, NewValue)]) -> Result<()> {
+        let missing = |(name, value): &&(String, NewValue)| match value {
+            NewValue::Number(n) => needed(name, *n).is_some_and(|f| !self.ops.feature_enabled(f)),
+            _ => false,
+        };
+        match values.iter().find(missing) {
+            Some(_) => Err(Error::unsupported("pool must be upgraded to set this property or value")),
+            None => Ok(()),
+        }
+    }
+
     /// Sets a local value, or takes it away. Numbers that the engine itself obeys (reservations, quotas) take effect.
     ///
     /// # Errors

@@ -150,8 +150,8 @@ impl DslPool {
         if now.bp.birth() > now.prev_snap_txg {
             // What was written since: the difference, and what the snapshot has and the head let go.
             freed = Sums::referenced(&now).plus(Sums::referenced(&then).minus()).plus(dead.sums());
-            self.tree_add(tx, &now.bp, now.prev_snap_txg, freed)?;
             self.charge_free(freed)?;
+            self.tree_add(tx, &now.bp, now.prev_snap_txg, freed)?;
         }
         let moved = dead.sums_between(self, head.dir().origin_txg.load(Relaxed), u64::MAX)?;
         let shared = dead.sums_between(self, then.prev_snap_txg, u64::MAX)?;

@@ -36,9 +36,6 @@ impl PoolOps for Ops {
     fn has_special(&self) -> bool {
         false
     }
-    fn version(&self) -> u64 {
-        5000
-    }
     fn feature_enabled(&self, _: Feature) -> bool {
         true
     }

@@ -88,8 +88,12 @@ enum Freed {
 }
 
 impl DslPool {
-    /// Puts a tree into the table, which is made when there is none.
+    /// Puts a tree into the table, which is made when there is none. Pools that know of none are rid of it at once. What is
+    /// to be freed was charged before ([`DslPool::charge_free`]).
     pub(super) fn tree_add(&self, tx: &Tx, bp: &BlkPtr, min_txg: u64, sums: Sums) -> Result<()> {
+        if !self.ops.feature_enabled(Feature::AsyncDestroy) {
+            return self.free_at_once(tx, &Entry { bp: *bp, min_txg, resume: None });
+        }
         let table = match mosw::zap_get(&self.mos, POOL_DIRECTORY, "bptree_obj")? {
             Some(table) => table,
             None => {
@@ -144,6 +148,15 @@ impl DslPool {
             mosw::set_bonus(&self.mos, tx, table, &header.encode())?;
         }
         Ok(more)
+    }
+
+    fn free_at_once(&self, tx: &Tx, entry: &Entry) -> Result<()> {
+        let (freed, outcome) = self.free_tree(tx, entry, &mut Budget::endless())?;
+        self.charge_free(freed.minus())?;
+        if let Outcome::Unreadable(_, error) = outcome {
+            tracing::warn!(%error, "what was destroyed cannot be freed, and nothing refers to it any more");
+        }
+        Ok(())
     }
 
     fn free_entry(

@@ -55,8 +55,7 @@ impl Spa {
         let object = match table.lookup_u64(name)?.filter(|o| *o != 0) {
             Some(object) => object,
             None => {
-                let object = SpaceMap::create(&self.mos, tx, BLOCK)?;
-                self.ops.count(tx, Feature::SpacemapHistogram, 1)?;
+                let object = self.ops.space_map(&self.mos, tx, BLOCK)?;
                 table.add(tx, name, &[object])?;
                 if delta.kind == Aside::Obsolete {
                     self.ops.count(tx, Feature::ObsoleteCounts, 1)?;

@@ -315,8 +315,7 @@ impl Spa {
             ctx.mos().free_object(ctx.tx, table)?;
         }
         if let Some(dtl) = dtl.filter(|d| *d != 0) {
-            ctx.mos().free_object(ctx.tx, dtl)?;
-            self.ops.count(ctx.tx, zfs_phys::feature::Feature::SpacemapHistogram, -1)?;
+            self.ops.free_space_map(ctx.mos(), ctx.tx, dtl)?;
         }
         Ok(())
     }

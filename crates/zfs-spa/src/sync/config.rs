@@ -37,6 +37,8 @@ pub(super) struct PoolConfig {
     pub(super) comment: Option<String>,
     pub(super) compatibility: Option<String>,
     pub(super) hostid: u32,
+    /// The vdevs have tables in the meta object set.
+    pub(super) tables: bool,
     /// The vdev tree, from the root down.
     pub(super) tree: NvList,
 }
@@ -54,6 +56,7 @@ impl PoolConfig {
             comment: config.str("comment").map(str::to_owned),
             compatibility: config.str("compatibility").map(str::to_owned),
             hostid,
+            tables: config.contains("com.delphix:has_per_vdev_zaps"),
             tree: tree.clone(),
         })
     }
@@ -84,7 +87,9 @@ impl PoolConfig {
     /// What the meta object set holds.
     pub(super) fn for_mos(&self, txg: u64, features: &[&str]) -> NvList {
         let mut nv = self.head(txg);
-        nv.set("com.delphix:has_per_vdev_zaps", NvValue::Boolean);
+        if self.tables {
+            nv.set("com.delphix:has_per_vdev_zaps", NvValue::Boolean);
+        }
         nv.put("vdev_children", self.tops());
         nv.set("vdev_tree", NvValue::NvList(self.tree.clone()));
         nv.set("features_for_read", NvValue::NvList(feature_list(features)));

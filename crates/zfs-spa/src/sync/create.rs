@@ -37,7 +37,7 @@ use zfs_zio::{VdevAux, VdevConfig, VdevTree, Zio};
 /// Number of the first txg.
 const TXG_INITIAL: u64 = 4;
 /// On-disk version of pools with features.
-const VERSION: u64 = 5000;
+pub(super) const VERSION: u64 = 5000;
 /// Block size of the list of deferred frees.
 const DEFERRED_BLOCK: u32 = 1 << 14;
 /// A table that is metadata (`DMU_OTN_ZAP_METADATA`).
@@ -155,8 +155,8 @@ fn first_objects(
     let metaslabs = Metaslabs::new();
     let classes = options.vdevs.iter().zip(0..);
     let seeds = classes.map(|((class, _), id)| metaslabs.add_top(zio, id, *class)).collect::<Result<Vec<_>>>()?;
-    let ops = Ops::new(zio, VERSION, &Features::default(), options.clock.clone())?;
-    zio.enable_writes(seeds, metaslabs.loader(), WriteConfig::default())?;
+    let ops = Ops::new(zio, &Features::default(), options.clock.clone())?;
+    zio.enable_writes(seeds, metaslabs.loader(), WriteConfig { hole_birth: false, ..WriteConfig::default() })?;
     let mos = Objset::create(zio, 0, ObjsetType::Meta, Arc::new(ops::MosOwner(ops.clone())))?;
     ops.set_mos(&mos, 0);
     metaslabs.set_mos(&mos);
@@ -190,6 +190,7 @@ fn first_objects(
         comment: None,
         compatibility: None,
         hostid: options.hostid,
+        tables: true,
         tree,
     };
     ops.config_dirty.store(true, Relaxed);
@@ -224,12 +225,18 @@ pub fn with_dependencies(features: &mut Vec<Feature>) {
     }
 }
 
-/// Makes the tables of features and enables those that are asked for.
-fn enable_features(ops: &Ops, mos: &Arc<Objset>, tx: &Tx, directory: &Zap, asked: Option<&[Feature]>) -> Result<()> {
+/// Makes the tables of features.
+pub(super) fn feature_tables(mos: &Arc<Objset>, tx: &Tx, directory: &Zap) -> Result<()> {
     for name in ["features_for_read", "features_for_write", "feature_descriptions"] {
         let object = Zap::create(mos, tx, ZAP_METADATA, 0)?;
         directory.add(tx, name.as_bytes(), &[object])?;
     }
+    Ok(())
+}
+
+/// Makes the tables of features and enables those that are asked for.
+fn enable_features(ops: &Ops, mos: &Arc<Objset>, tx: &Tx, directory: &Zap, asked: Option<&[Feature]>) -> Result<()> {
+    feature_tables(mos, tx, directory)?;
     let wanted = |f: Feature| match asked {
         Some(list) => list.contains(&f),
         None => !NOT_BY_DEFAULT.contains(&f),

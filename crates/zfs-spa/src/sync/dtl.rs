@@ -5,7 +5,6 @@
 //! so the configuration is then written with the txg.
 
 use super::Spa;
-use crate::sync::ops::Ops;
 use std::collections::HashMap;
 use std::ops::Range;
 use zfs_dmu::Result;
@@ -44,7 +43,7 @@ impl Spa {
                 continue;
             }
             if stored.object == 0 {
-                stored.object = self.create_dtl(tx, &self.ops)?;
+                stored.object = self.ops.space_map(&self.mos, tx, BLOCK)?;
                 set_object(&mut self.config.lock().tree, leaf.guid(), stored.object);
                 named = true;
             }
@@ -56,11 +55,6 @@ impl Spa {
             stored.ranges = ranges;
         }
         Ok(named)
-    }
-
-    fn create_dtl(&self, tx: &Tx, ops: &Ops) -> Result<u64> {
-        ops.count(tx, Feature::SpacemapHistogram, 1)?;
-        SpaceMap::create(&self.mos, tx, BLOCK)
     }
 }
 

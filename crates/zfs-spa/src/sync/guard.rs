@@ -10,8 +10,8 @@ use zfs_zio::{Error, Result};
 /// Features that may be enabled but not in use.
 const IN_USE: [(Feature, &str); 2] =
     [(Feature::BlockCloning, "blocks are cloned"), (Feature::BlockCloningEndian, "blocks are cloned")];
-/// Features without which nothing is written: what is made needs them.
-const NEEDED: [Feature; 2] = [Feature::SpacemapHistogram, Feature::SpacemapV2];
+/// The oldest version that is written (`SPA_VERSION_DEADLISTS`): those before keep what snapshots share in another way.
+const OLDEST: u64 = 26;
 
 pub(super) fn refuse(why: impl std::fmt::Display) -> Error {
     Error::unsupported(format!("importing read-write: {why}"))
@@ -19,8 +19,8 @@ pub(super) fn refuse(why: impl std::fmt::Display) -> Error {
 
 /// Fails with `Unsupported`, naming the first reason, when the pool cannot be written.
 pub(super) fn check(pool: &Pool) -> Result<()> {
-    if pool.version() < 5000 {
-        return Err(refuse(format!("the pool has version {}; only pools with features are written", pool.version())));
+    if pool.version() < OLDEST {
+        return Err(refuse(format!("the pool has version {}; the oldest that is written is {OLDEST}", pool.version())));
     }
     if pool.uberblock().endian != Endian::NATIVE {
         return Err(refuse("the pool was written on a machine of the other byte order"));
@@ -32,9 +32,6 @@ pub(super) fn check(pool: &Pool) -> Result<()> {
         if pool.features().is_active(feature) {
             return Err(refuse(format!("{why} (feature {})", feature.name())));
         }
-    }
-    if let Some(missing) = NEEDED.iter().find(|f| !pool.features().is_enabled(**f)) {
-        return Err(refuse(format!("feature {} is not enabled", missing.name())));
     }
     if pool.dedup()?.total.ref_dsize > 0 {
         return Err(refuse("the pool has deduplicated blocks (feature dedup)"));

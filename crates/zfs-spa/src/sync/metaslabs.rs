@@ -239,8 +239,7 @@ impl Metaslabs {
             Zap::open(mos, crate::config::POOL_DIRECTORY)?.add(tx, LOG_ZAP, &[ledger.table])?;
             ops.count(tx, Feature::LogSpacemap, 1)?;
         }
-        let object = SpaceMap::create(mos, tx, LOG_BLOCK)?;
-        ops.count(tx, Feature::SpacemapHistogram, 1)?;
+        let object = ops.space_map(mos, tx, LOG_BLOCK)?;
         Zap::open(mos, ledger.table)?.add(tx, format!("{:x}", tx.txg()).as_bytes(), &[object])?;
         ledger.logs.insert(tx.txg(), Log { object, blocks: 0 });
         Ok(object)
@@ -274,8 +273,7 @@ impl Metaslabs {
         let names = Zap::open(&mos, ledger.table)?;
         for (txg, log) in ledger.obsolete() {
             names.remove(tx, format!("{txg:x}").as_bytes())?;
-            mos.free_object(tx, log.object)?;
-            ops.count(tx, Feature::SpacemapHistogram, -1)?;
+            ops.free_space_map(&mos, tx, log.object)?;
         }
         Ok(())
     }
@@ -444,8 +442,7 @@ fn own_map(mos: &Arc<Objset>, ops: &Ops, tx: &Tx, table: &Table, ms: u64) -> Res
     let slot = maps.get_mut(ms as usize).ok_or_else(|| Error::corrupt("space map of no metaslab"))?;
     if slot.2 == 0 {
         let block = if Metaslabs::logs(ops) { BLOCK_WITH_LOG } else { BLOCK };
-        slot.2 = SpaceMap::create(mos, tx, block)?;
-        ops.count(tx, Feature::SpacemapHistogram, 1)?;
+        slot.2 = ops.space_map(mos, tx, block)?;
         let word = Endian::NATIVE.put_u64(slot.2);
         mos.dnode(table.array)?.write_at(tx, ms.saturating_mul(8), &word)?;
     }

@@ -54,6 +54,7 @@ use std::sync::{Arc, mpsc};
 use zfs_dmu::txg::{Tx, Txgs};
 use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, JoinHandle};
+use zfs_phys::feature::Feature;
 use zfs_phys::uberblock::{MMP_MAGIC, Uberblock};
 use zfs_zio::write::WriteConfig;
 use zfs_zio::{VdevAux, VdevState, Zio};
@@ -183,8 +184,9 @@ impl Spa {
         let zio = pool.zio();
         let metaslabs = Metaslabs::new();
         let seeds = metaslabs.load(pool)?;
-        let ops = Ops::new(zio, pool.version(), pool.features(), clock)?;
-        zio.enable_writes(seeds, metaslabs.loader(), write_config(&ops))?;
+        let ops = Ops::new(zio, pool.features(), clock)?;
+        let hole_birth = ops.feature_active(Feature::HoleBirth);
+        zio.enable_writes(seeds, metaslabs.loader(), WriteConfig { hole_birth, ..WriteConfig::default() })?;
         let owner = Arc::new(ops::MosOwner(ops.clone()));
         let mos = Objset::open_writable(zio, &pool.uberblock().rootbp, 0, None, owner)?;
         let list = Zap::open(&mos, POOL_DIRECTORY)?.lookup_u64(b"sync_bplist")?;
@@ -506,15 +508,6 @@ fn with_logs(pool: &Pool) -> Result<Vec<u64>> {
         }
     }
     Ok(out)
-}
-
-fn write_config(ops: &Ops) -> WriteConfig {
-    use zfs_phys::feature::Feature;
-    WriteConfig {
-        hole_birth: ops.feature_active(Feature::HoleBirth),
-        embedded_data: ops.feature_active(Feature::EmbeddedData),
-        ..WriteConfig::default()
-    }
 }
 
 /// Whether an error says something about the request rather than about the pool. Tasks check before they change.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use zfs_dmu::bpobj::{Bpobj, Enough};
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
+use zfs_dmu::spacemap::SpaceMap;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Error, ErrorKind, Objset, Result, Zap};
 use zfs_env::{Clock, Rng, SystemRng};
@@ -31,7 +32,6 @@ pub(crate) struct Ops {
     zio: Arc<Zio>,
     mos: OnceLock<Weak<Objset>>,
     dsl: OnceLock<Weak<DslPool>>,
-    version: u64,
     /// Uses of each enabled feature.
     features: Mutex<BTreeMap<Feature, u64>>,
     /// Pass of the sync under way.
@@ -50,13 +50,12 @@ pub(crate) struct Ops {
 }
 
 impl Ops {
-    pub(crate) fn new(zio: &Arc<Zio>, version: u64, features: &Features, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+    pub(crate) fn new(zio: &Arc<Zio>, features: &Features, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let known = |(guid, count): (&String, &u64)| Some((Feature::by_guid(guid)?, *count));
         Ok(Arc::new(Self {
             zio: zio.clone(),
             mos: OnceLock::new(),
             dsl: OnceLock::new(),
-            version,
             features: Mutex::new(features.counts().iter().filter_map(known).collect()),
             pass: AtomicU32::new(1),
             deferred: Mutex::default(),
@@ -144,9 +143,29 @@ impl Ops {
         Zap::open(mos, object.ok_or_else(|| Error::corrupt("a pool without features"))?)
     }
 
+    /// Makes an empty space map of the kind that the pool has.
+    pub(super) fn space_map(&self, mos: &Arc<Objset>, tx: &Tx, block_size: u32) -> Result<u64> {
+        let histogram = self.is_enabled(Feature::SpacemapHistogram);
+        if histogram {
+            self.count(tx, Feature::SpacemapHistogram, 1)?;
+        }
+        SpaceMap::create(mos, tx, block_size, histogram)
+    }
+
+    /// Frees a space map.
+    pub(super) fn free_space_map(&self, mos: &Arc<Objset>, tx: &Tx, object: u64) -> Result<()> {
+        if SpaceMap::open(mos, object)?.phys().histogram.is_some() {
+            self.count(tx, Feature::SpacemapHistogram, -1)?;
+        }
+        mos.free_object(tx, object)
+    }
+
     /// Enables a feature, with its first uses.
     pub(super) fn enable(&self, tx: &Tx, feature: Feature, uses: u64) -> Result<()> {
         self.features.lock().insert(feature, uses);
+        if feature == Feature::HoleBirth {
+            self.zio.let_holes_have_births();
+        }
         let mos = self.mos()?;
         self.table(&mos, feature)?.update(tx, feature.guid().as_bytes(), &[uses])?;
         let directory = Zap::open(&mos, POOL_DIRECTORY)?;
@@ -216,10 +235,6 @@ impl PoolOps for Ops {
 
     fn has_special(&self) -> bool {
         self.zio.space(Class::Special).space > 0
-    }
-
-    fn version(&self) -> u64 {
-        self.version
     }
 
     fn feature_enabled(&self, feature: Feature) -> bool {

@@ -3,7 +3,7 @@
 //! The comment and the name of the compatibility set are part of the configuration, so that labels tell them; all others
 //! are entries of one table, which is made when the first is set. Whether a value makes sense is the caller's matter.
 
-use super::{Spa, SyncCtx};
+use super::{Spa, SyncCtx, create};
 use crate::config::POOL_DIRECTORY;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Error, Result, Zap};
@@ -97,6 +97,11 @@ impl Spa {
         if self.ops.is_enabled(feature) {
             return Ok(());
         }
+        let directory = Zap::open(&self.mos, POOL_DIRECTORY)?;
+        if feature == Feature::LogSpacemap && directory.lookup_u64(create::VDEV_ZAPS)?.is_none() {
+            return Err(Error::unsupported(format!("{} in a pool whose vdevs have no tables", feature.name())));
+        }
+        self.to_feature_flags(tx, &directory)?;
         let info = feature.info();
         info.depends.iter().try_for_each(|f| self.enable(tx, *f))?;
         let times = self.feature_times(tx, feature)?;
@@ -109,6 +114,17 @@ impl Spa {
         Ok(())
     }
 
+    /// Makes a pool of an older version one with features (`SPA_VERSION_FEATURES`).
+    fn to_feature_flags(&self, tx: &Tx, directory: &Zap) -> Result<()> {
+        if directory.lookup_u64(b"features_for_read")?.is_some() {
+            return Ok(());
+        }
+        create::feature_tables(&self.mos, tx, directory)?;
+        self.config.lock().version = create::VERSION;
+        self.uberblock.lock().version = create::VERSION;
+        Ok(())
+    }
+
     /// The table of txgs in which features were enabled; made when that feature itself is.
     fn feature_times(&self, tx: &Tx, feature: Feature) -> Result<Option<u64>> {
         let directory = Zap::open(&self.mos, POOL_DIRECTORY)?;
@@ -116,7 +132,7 @@ impl Spa {
         if found.is_some() || feature != Feature::EnabledTxg {
             return Ok(found);
         }
-        let object = Zap::create(&self.mos, tx, super::create::ZAP_METADATA, 0)?;
+        let object = Zap::create(&self.mos, tx, create::ZAP_METADATA, 0)?;
         directory.add(tx, b"feature_enabled_txg", &[object])?;
         Ok(Some(object))
     }

@@ -125,12 +125,12 @@ impl VdevTree {
         self.check_writable()
     }
 
-    /// Fails when a top-level vdev is out of use because others' flushes of its leaves have failed: there was nothing left
-    /// to flush, and nothing is durable.
+    /// Fails when a top-level vdev is out of use with something unflushed, because others' flushes of its leaves have failed
+    /// or somebody has just closed them: there was nothing left to flush, and nothing is durable.
     fn check_flushed(&self) -> Result<()> {
-        let failed = |top: &&Vdev| top.leaves().into_iter().any(|l| l.unflushed.failed.load(Ordering::SeqCst));
+        let lost = |top: &&Vdev| top.leaves().into_iter().any(|l| l.unflushed.is_due());
         let dead = |top: &&Vdev| top.config.kind.is_concrete() && !top.state().is_readable();
-        if self.root().children.iter().filter(dead).any(|top| failed(&top)) { self.check_writable() } else { Ok(()) }
+        if self.root().children.iter().filter(dead).any(|top| lost(&top)) { self.check_writable() } else { Ok(()) }
     }
 
     /// Fails when a top-level vdev cannot take what is written to it.

@@ -30,6 +30,7 @@ use gate::{Bytes, Gate};
 use pack::Packed;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zfs_codec::checksum;
 use zfs_phys::blkptr::SPA_MAXBLOCKSIZE;
 use zfs_phys::enums::{ChecksumKind, CompressKind, DmuObjectType};
@@ -44,13 +45,12 @@ pub const SYNC_PASS_REWRITE: u32 = 2;
 /// Pass from which on nothing is compressed, so that sizes stop changing (`zfs_sync_pass_dont_compress`).
 pub const SYNC_PASS_DONT_COMPRESS: u32 = 8;
 
-/// What the features and properties of the pool allow.
+/// How a pool is written.
 #[derive(Debug, Clone)]
 pub struct WriteConfig {
-    /// Holes record their birth (`com.delphix:hole_birth` is active).
+    /// Holes record their birth (`com.delphix:hole_birth` is active), from the beginning; see
+    /// [`Zio::let_holes_have_births`].
     pub hole_birth: bool,
-    /// Small blocks may be kept in pointers (`com.delphix:embedded_data` is active).
-    pub embedded_data: bool,
     /// Bytes allocated on one top-level vdev before the next has its turn; vdevs of several data disks get that for
     /// each.
     pub aliquot: u64,
@@ -60,7 +60,7 @@ pub struct WriteConfig {
 
 impl Default for WriteConfig {
     fn default() -> Self {
-        Self { hole_birth: true, embedded_data: true, aliquot: 2 << 20, allocators: 4 }
+        Self { hole_birth: true, aliquot: 2 << 20, allocators: 4 }
     }
 }
 
@@ -123,7 +123,7 @@ impl std::fmt::Debug for WriteProps {
 /// The writing half of an opened pool.
 pub(crate) struct Writer {
     alloc: RwLock<Arc<Allocator>>,
-    config: WriteConfig,
+    hole_birth: AtomicBool,
     gate: Gate,
 }
 
@@ -166,8 +166,21 @@ impl Zio {
     pub fn enable_writes(&self, tops: Vec<TopSeed>, loader: Loader, config: WriteConfig) -> Result<()> {
         let alloc = Allocator::new(self.vdevs(), tops, loader, config.allocators, config.aliquot)
             .map_err(|e| e.pool(self.pool_name()))?;
-        let writer = Writer { alloc: RwLock::new(Arc::new(alloc)), config, gate: Gate::default() };
+        let hole_birth = AtomicBool::new(config.hole_birth);
+        let writer = Writer { alloc: RwLock::new(Arc::new(alloc)), hole_birth, gate: Gate::default() };
         self.writer.set(writer).map_err(|_| Error::invalid("the pool is writable already").pool(self.pool_name()))
+    }
+
+    /// Holes record their birth from now on: the feature was enabled.
+    pub fn let_holes_have_births(&self) {
+        if let Some(w) = self.writer.get() {
+            w.hole_birth.store(true, Relaxed);
+        }
+    }
+
+    /// Whether holes record their birth. Software older than that takes whatever has a birth for data.
+    pub fn holes_have_births(&self) -> bool {
+        self.writer.get().is_some_and(|w| w.hole_birth.load(Relaxed))
     }
 
     fn writer(&self) -> Result<&Writer> {
@@ -231,7 +244,7 @@ impl Zio {
         let compress = again.is_none() || pass < SYNC_PASS_DONT_COMPRESS;
         let (bytes, kind) = match pack::pack(writer, data, props, compress) {
             Packed::Hole => {
-                let born = writer.config.hole_birth && prev.is_some_and(|p| p.logical_birth() != 0);
+                let born = writer.hole_birth.load(Relaxed) && prev.is_some_and(|p| p.logical_birth() != 0);
                 let birth = if born { txg } else { 0 };
                 return Ok(BlkPtr::hole(data.len() as u64, props.object_type, props.level, birth));
             }

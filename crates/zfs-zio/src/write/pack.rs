@@ -56,7 +56,6 @@ pub(super) fn pack(writer: &Writer, data: &Buf, props: &WriteProps, may_compress
     let filled = matches!(props.object_type, DmuObjectType::DNODE | DmuObjectType::OBJSET);
     if packed.len() <= BPE_PAYLOAD_SIZE
         && props.embed
-        && writer.config.embedded_data
         && props.level == 0
         && !filled
         && let Ok(mut bp) = BlkPtr::embedded(&packed, lsize, kind, BP_EMBEDDED_TYPE_DATA)
