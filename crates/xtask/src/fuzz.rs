@@ -76,12 +76,35 @@ fn build(root: &Path, project: &Path, name: &str) -> Result<PathBuf, String> {
     if status.success() { Ok(place.join(triple).join("release").join(name)) } else { Err("does not build".into()) }
 }
 
+/// The image that the target of whole images damages: what `UZFS_FUZZ_IMAGE` names, else one side of a mirror that OpenZFS
+/// made, with sectors of 512 bytes.
+fn image(root: &Path) -> Result<PathBuf, String> {
+    if let Some(named) = std::env::var_os("UZFS_FUZZ_IMAGE") {
+        return Ok(named.into());
+    }
+    let place = target(root).join("fuzz");
+    fs::create_dir_all(&place).map_err(|e| format!("{}: {e}", place.display()))?;
+    let status = Command::new("tar")
+        .args(["--zstd", "-xf"])
+        .arg(root.join("tests/golden/tank.tar.zst"))
+        .arg("-C")
+        .arg(&place)
+        .arg("tank/d0")
+        .status()
+        .map_err(|e| format!("cannot run tar: {e}"))?;
+    if status.success() { Ok(place.join("tank/d0")) } else { Err(format!("tar: {status}")) }
+}
+
 fn fuzz(root: &Path, program: &Path, name: &str, seconds: &str) -> Result<(), String> {
     let corpus = target(root).join("fuzz/corpus").join(name);
     fs::create_dir_all(&corpus).map_err(|e| format!("{}: {e}", corpus.display()))?;
     let log = target(root).join("fuzz").join(format!("{name}.log"));
     let output = fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    if name == "image" {
+        command.env("UZFS_FUZZ_IMAGE", image(root)?);
+    }
+    let status = command
         .arg(&corpus)
         .args([format!("-max_total_time={seconds}"), "-print_final_stats=1".into(), HUNG.into()])
         .args(MEMORY)

@@ -2,10 +2,22 @@
 //! that nothing panics, hangs or allocates without bound; where there is an encoder, that it gives back the input.
 
 use zfs_phys::acl::{ZnodeAcl, decode_aces, decode_old_aces};
+use zfs_phys::bootenv::BootEnv;
+use zfs_phys::bpobj::BpobjPhys;
+use zfs_phys::brt::BrtVdevPhys;
+use zfs_phys::checkpoint::uberblock_from_words;
+use zfs_phys::ddt::{DdtKey, DdtLogHeader, DdtPacking, DdtStat, decode_log_block, decode_phys, histogram_from_words};
 use zfs_phys::dnode::DnodePhys;
+use zfs_phys::dsl::{BookmarkPhys, DeadlistPhys, DslDatasetPhys, DslDirPhys, RedactionListPhys};
+use zfs_phys::enums::ChecksumKind;
+use zfs_phys::errlog::ErrorKey;
+use zfs_phys::gang::{decode_gang, encode_gang};
+use zfs_phys::history::{HistoryPhys, records as history_records};
+use zfs_phys::indirect::{IndirectMappingPhys, decode_entries};
 use zfs_phys::label::decode_config;
 use zfs_phys::objset::ObjsetPhys;
 use zfs_phys::sa::{SaHeader, legacy_places, places};
+use zfs_phys::scan::{ErrorScrubPhys, RemovingPhys, ScanPhys};
 use zfs_phys::spacemap::{SpaceMapPhys, entries};
 use zfs_phys::uberblock::Uberblock;
 use zfs_phys::zap::{FatHeader, Leaf, MicroZap, ZAP_LEAF_MAGIC, ZAP_MAGIC, ZBT_HEADER, ZBT_LEAF, ZBT_MICRO};
@@ -152,4 +164,41 @@ pub fn zil(data: &[u8]) {
             rest = next;
         }
     }
+}
+
+/// What the pool keeps in objects and directories of its own: gang headers, lists of pointers, clone and deduplication tables,
+/// datasets and bookmarks, mappings of removed devices, history, scans, logs of errors, boot environments.
+pub fn records(data: &[u8]) {
+    for e in BOTH {
+        if let Ok(bps) = decode_gang(data, e) {
+            assert!(bps.len() * 128 <= data.len());
+            let _ = encode_gang(&bps, data.len(), e);
+        }
+        let _ = (BpobjPhys::decode(data, e), BrtVdevPhys::decode(data, e), DdtLogHeader::decode(data, e));
+        let _ = (DslDirPhys::decode(data, e), DslDatasetPhys::decode(data, e).map(|d| d.is_snapshot()));
+        let _ =
+            (DeadlistPhys::decode(data, e), RedactionListPhys::decode(data, e), IndirectMappingPhys::decode(data, e));
+        if let Ok(entries) = decode_entries(data, e) {
+            assert!(entries.len() <= data.len() / 24);
+        }
+        if let Ok(history) = HistoryPhys::decode(data, e) {
+            let _ = [0, 1, history.bof, history.eof, u64::MAX].map(|at| history.physical(at));
+        }
+        for flat in [false, true] {
+            let log = decode_log_block(data, e, flat).unwrap_or_default();
+            for phys in decode_phys(data, e, flat).into_iter().flatten().chain(log.into_iter().flat_map(|l| l.phys)) {
+                let words = [0, 8, 16, 24, 32].map(|at| tail(data, at).first_chunk().map_or(0, |w| e.u64(*w)));
+                let key = DdtKey::from_words(words);
+                let bp = phys.block_pointer(&key, ChecksumKind::Sha256);
+                let _ = (key.lsize(), key.psize(), bp.asize(), bp.is_gang(), bp.ndvas());
+            }
+        }
+        let words: Vec<u64> = data.chunks_exact(8).map(|c| e.u64(c.try_into().unwrap_or_default())).collect();
+        let _ = (ScanPhys::from_words(&words), ErrorScrubPhys::from_words(&words), RemovingPhys::from_words(&words));
+        let _ = (BookmarkPhys::from_words(&words).to_words(), uberblock_from_words(&words));
+        histogram_from_words(&words).iter().for_each(|row| DdtStat::default().add(row));
+    }
+    let _ =
+        (history_records(data).len(), BootEnv::decode(data), ErrorKey::from_name(data), ErrorKey::from_head_name(data));
+    let _ = data.first().map(|version| DdtPacking::of(*version));
 }

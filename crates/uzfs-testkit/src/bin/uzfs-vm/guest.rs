@@ -1,6 +1,7 @@
 //! Scripts for the guest.
 
 use super::host::{FIGURES, Layout};
+use super::logged;
 use std::fmt::Write as _;
 
 /// What both scripts start with.
@@ -109,6 +110,7 @@ zpool create -f -R /mnt k{name} {words} || fail "making k{name}"
 {first}
 fill_own k{name}
 {second}
+{frozen}
 manifests k{name} /host/k{name} kernel
 zpool export k{name} || fail "export of k{name}"
 zpool import -o readonly=on -N -f -d /host/k{name} k{name} || fail "read-only import of k{name}"
@@ -119,6 +121,7 @@ zpool export k{name} || fail "export of k{name}"
         words = layout.words(&images).join(" "),
         first = changes(layout, 0, &format!("k{name}"), &images),
         second = changes(layout, 1, &format!("k{name}"), &images),
+        frozen = if layout == Layout::Logged { logged::frozen(&format!("k{name}")) } else { String::new() },
     )
 }
 

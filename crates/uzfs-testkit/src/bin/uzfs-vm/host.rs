@@ -1,6 +1,6 @@
 //! The half that runs here: making, filling, comparing, with uzfs's own programs and OpenZFS's `zdb`.
 
-use crate::populate;
+use crate::{logged, populate};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -39,10 +39,12 @@ pub enum Layout {
     Returned,
     /// Vdevs are added to a pool in use.
     Grown,
+    /// The writer goes away and leaves an intent log, on a device of its own.
+    Logged,
 }
 
 impl Layout {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Single,
         Self::Stripe,
         Self::Mirror,
@@ -56,6 +58,7 @@ impl Layout {
         Self::Replaced,
         Self::Returned,
         Self::Grown,
+        Self::Logged,
     ];
 
     pub fn name(self) -> String {
@@ -81,7 +84,13 @@ impl Layout {
             Self::Attached | Self::Grown => "D",
             Self::Replaced => "raidz1 D D D",
             Self::Returned => "mirror D D",
+            Self::Logged => "mirror D D log D",
         }
+    }
+
+    /// What need not be alike: replaying a log gives the files that it writes the time of the replay.
+    fn ignored(self) -> &'static [&'static str] {
+        if self == Self::Logged { &["error", "mtime_ns"] } else { &["error"] }
     }
 
     /// Images that are needed: those of the pattern, and those that come in later.
@@ -173,7 +182,7 @@ fn file_of(dir: &Path, prefix: &str, dataset: &str) -> PathBuf {
     dir.join(format!("{prefix}.{}", dataset.replace('/', "%")))
 }
 
-fn store(dir: &Path, prefix: &str, all: &BTreeMap<String, Manifest>) -> Result<(), String> {
+pub fn store(dir: &Path, prefix: &str, all: &BTreeMap<String, Manifest>) -> Result<(), String> {
     for (dataset, manifest) in all {
         let text: String = manifest.values().map(|e| format!("{}\n", serde_json::Value::Object(e.clone()))).collect();
         fs::write(file_of(dir, prefix, dataset), text).map_err(|e| e.to_string())?;
@@ -195,12 +204,21 @@ fn load(dir: &Path, prefix: &str) -> Result<BTreeMap<String, Manifest>, String> 
 
 /// Compares what two saw; the first is the judge.
 pub fn same(what: &str, want: &BTreeMap<String, Manifest>, have: &BTreeMap<String, Manifest>) -> Result<(), String> {
+    same_but(what, want, have, &["error"])
+}
+
+fn same_but(
+    what: &str,
+    want: &BTreeMap<String, Manifest>,
+    have: &BTreeMap<String, Manifest>,
+    ignored: &[&str],
+) -> Result<(), String> {
     if !want.keys().eq(have.keys()) {
         return Err(format!("{what}: datasets {:?} instead of {:?}", have.keys(), want.keys()));
     }
     let mut wrong = Vec::new();
     for (dataset, manifest) in want {
-        let lines = manifest::differences(manifest, &have[dataset], &["error"]);
+        let lines = manifest::differences(manifest, &have[dataset], ignored);
         wrong.extend(lines.into_iter().map(|l| format!("{dataset}: {l}")));
     }
     if wrong.is_empty() {
@@ -283,6 +301,9 @@ pub fn make(dir: &Path, layout: Layout) -> Result<bool, String> {
     let _ = fs::remove_dir_all(at("data"));
     fill("data", 12, false)?;
     change_devices(&session, layout, 1, &pool, &images)?;
+    if layout == Layout::Logged {
+        return logged::leave(session, &dir, &pool).map(|()| true);
+    }
     store(&dir, "ours", &manifests(&session, &pool)?)?;
     // Reading changed times of access.
     session.ok("zpool", &["sync"])?;
@@ -331,8 +352,11 @@ fn same_figures(dir: &Path, pool: &str, ours: &str, kernel: &str, slack: f64) ->
 pub fn compare(dir: &Path, layout: Layout) -> Result<(), String> {
     let (dir, pool) = (dir.join(layout.name()), format!("p{}", layout.name()));
     let name = layout.name();
-    same(&format!("{name}, as the kernel sees it"), &load(&dir, "ours")?, &load(&dir, "kernel")?)?;
-    same_figures(&dir, &pool, "get.ours", "get.kernel", 0.0)?;
+    let (ours, kernel) = (load(&dir, "ours")?, load(&dir, "kernel")?);
+    same_but(&format!("{name}, as the kernel sees it"), &ours, &kernel, layout.ignored())?;
+    if layout != Layout::Logged {
+        same_figures(&dir, &pool, "get.ours", "get.kernel", 0.0)?;
+    }
     zdb(&dir, &pool)?;
     let session = Session::start()?;
     import(&session, &dir, &pool)?;
@@ -343,14 +367,14 @@ pub fn compare(dir: &Path, layout: Layout) -> Result<(), String> {
     zdb(&dir, &pool)
 }
 
-/// The volume that the kernel filled, read from the devices.
-fn same_volume(dir: &Path, pool: &str) -> Result<(), String> {
+/// Whether volumes, read from the devices, are as [`populate::fill_volume`] fills so many bytes.
+fn same_volumes(dir: &Path, pool: &str, volumes: &[&str], seed: u64, size: u64) -> Result<(), String> {
     let image = dir.join("volume");
-    File::create(&image).and_then(|f| f.set_len(16 << 20)).map_err(|e| e.to_string())?;
-    populate::fill_volume(&image, 31).map_err(|e| e.to_string())?;
+    File::create(&image).and_then(|f| f.set_len(size)).map_err(|e| e.to_string())?;
+    populate::fill_volume(&image, seed).map_err(|e| e.to_string())?;
     let want = hex(&Sha256::digest(fs::read(&image).map_err(|e| e.to_string())?));
     fs::remove_file(&image).map_err(|e| e.to_string())?;
-    for volume in ["vol", "vol@one"] {
+    for volume in volumes {
         let program = Command::new(paths::program("zvol-hash")).arg(dir).arg(format!("{pool}/{volume}")).output();
         let out = program.map_err(|e| format!("zvol-hash: {e}"))?;
         let have = String::from_utf8_lossy(&out.stdout).trim().to_owned();
@@ -365,14 +389,22 @@ fn same_volume(dir: &Path, pool: &str) -> Result<(), String> {
 /// Compares a pool of the kernel, and changes it.
 pub fn change_foreign(dir: &Path, layout: Layout) -> Result<(), String> {
     let (dir, pool) = (dir.join(format!("k{}", layout.name())), format!("k{}", layout.name()));
-    same_volume(&dir, &pool)?;
+    // What a log holds is not in the volume yet.
+    same_volumes(&dir, &pool, &["vol", "vol@one"], 31, 16 << 20)?;
+    if layout == Layout::Logged {
+        logged::must_be_left(&dir, &pool)?;
+    }
     let session = Session::start()?;
     import(&session, &dir, &pool)?;
     let got = session.ok("zfs", &figures_of(&pool))?;
-    same(&format!("{pool}, as uzfs sees it"), &load(&dir, "kernel")?, &manifests(&session, &pool)?)?;
+    let (kernel, seen) = (load(&dir, "kernel")?, manifests(&session, &pool)?);
+    same_but(&format!("{pool}, as uzfs sees it"), &kernel, &seen, layout.ignored())?;
     fs::write(dir.join("get.seen"), got.stdout).map_err(|e| e.to_string())?;
     // An import for writing ends the intent logs that the kernel had begun, so their datasets are written once.
-    same_figures(&dir, &pool, "get.seen", "get.made", 8192.0)?;
+    // And where it replayed one, the figures are not those of before.
+    if layout != Layout::Logged {
+        same_figures(&dir, &pool, "get.seen", "get.made", 8192.0)?;
+    }
     let at = |name: &str| session.root().join(&pool).join(name);
     let zfs = |line: &str| {
         let words: Vec<String> = line.split(' ').map(|w| w.replace("P/", &format!("{pool}/"))).collect();
@@ -408,6 +440,9 @@ pub fn change_foreign(dir: &Path, layout: Layout) -> Result<(), String> {
     session.ok("zpool", &["export", &pool])?;
     fs::write(dir.join("get.ours"), got.stdout).map_err(|e| e.to_string())?;
     session.finish()?;
+    if layout == Layout::Logged {
+        same_volumes(&dir, &pool, &["vol"], logged::SEED, 20 << 20)?;
+    }
     zdb(&dir, &pool)
 }
 

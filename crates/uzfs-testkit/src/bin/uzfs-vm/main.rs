@@ -17,6 +17,7 @@
 
 mod guest;
 mod host;
+mod logged;
 mod populate;
 mod stress;
 
@@ -29,7 +30,7 @@ const USAGE: &str =
     "usage: uzfs-vm [--vm PROGRAM] [--dir FOLDER] [--layouts NAME,...] [--no-kernel] [--only ours|theirs]
                [--ztest SECONDS]
   layouts: single, stripe, mirror, raidz1, raidz2, raidz3, classes, draid, draid2; pools whose devices change: attached,
-           replaced, returned, grown
+           replaced, returned, grown; one with an intent log that nobody replayed: logged
   --no-kernel     only what zdb can judge
   --only ours     only pools that uzfs made; theirs: only those of the kernel
   --ztest N       OpenZFS's ztest works for N seconds on a pool of uzfs of each of the layouts (mirror, raidz1, raidz2,
