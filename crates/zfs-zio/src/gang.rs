@@ -77,9 +77,10 @@ impl Zio {
     /// The pieces of a gang block, holes left out; pieces may be gang blocks themselves. For accounting of space.
     pub fn gang_pieces(&self, bp: &BlkPtr, bm: &Zbookmark) -> Result<Vec<BlkPtr>> {
         let found = loop {
+            let since = self.resumptions();
             let found =
                 blkverify::verify(self.vdevs(), bp).and_then(|()| self.read_gang_header(bp, bm, How::default()));
-            if !found.as_ref().is_err_and(|e| self.read_again(bp, e)) {
+            if !found.as_ref().is_err_and(|e| self.read_again(since, bp, e)) {
                 break found;
             }
         };

@@ -181,8 +181,9 @@ impl Zio {
             let key = CacheKey::new(self.instance, bp, crypt.is_some());
             let (metadata, speculative) = (bp.is_metadata(), how.speculative);
             loop {
+                let since = self.resumptions();
                 let got = self.arc.get_or_load(key, metadata, speculative, || self.load(bp, bm, crypt, how));
-                if speculative || !got.as_ref().is_err_and(|e| self.read_again(bp, e)) {
+                if speculative || !got.as_ref().is_err_and(|e| self.read_again(since, bp, e)) {
                     break got;
                 }
             }

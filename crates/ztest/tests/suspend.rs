@@ -24,8 +24,18 @@ fn trouble(machine: &Machine, spa: &Arc<Spa>, seed: u64, over: &AtomicBool, time
         let found = machine.disks.iter().find(|d| Some(d.path()) == leaf.config.path);
         found.map(|d| d.clone() as Arc<dyn BlockDevice>)
     };
+    let go_on = || {
+        let until = Instant::now() + Duration::from_secs(20);
+        while let Err(e) = spa.resume_io(&open) {
+            assert!(Instant::now() < until, "the pool does not go on: {e}");
+        }
+    };
     let mut next = machine.sim.events() + rng.below(40);
     while !over.load(Ordering::Relaxed) {
+        if spa.zio().is_suspended() {
+            // Whoever failed while the disks were away may say so only after they have come back.
+            go_on();
+        }
         if machine.sim.events() < next {
             std::thread::yield_now();
             continue;
@@ -47,10 +57,7 @@ fn trouble(machine: &Machine, spa: &Arc<Spa>, seed: u64, over: &AtomicBool, time
             disk.replug(lost, rng.next() ^ i as u64);
         };
         machine.disks.iter().enumerate().for_each(came_back);
-        let until = Instant::now() + Duration::from_secs(20);
-        while let Err(e) = spa.resume_io(&open) {
-            assert!(Instant::now() < until, "the pool does not go on: {e}");
-        }
+        go_on();
         next = machine.sim.events() + 1 + rng.below(120);
     }
 }
@@ -73,14 +80,14 @@ fn run(layout: Layout, seed: u64, mix: &Mix, ops: usize) -> u64 {
             }
             done.unwrap();
         }
+        let synced = live.spa.txgs().wait_synced(0);
         over.store(true, Ordering::Relaxed);
+        synced.unwrap();
     });
     drop(spa);
     let times = times.load(Ordering::Relaxed);
     eprintln!("{layout:?} {seed}: {ops} operations, suspended {times} times");
     // What the pool says, and what is on the disks if the power fails now.
-    let synced = live.spa.txgs().wait_synced(0);
-    synced.unwrap();
     live.close().unwrap();
     let all = model.ops();
     model.marks.push(Mark { events: machine.sim.events(), begun: all, synced: all });

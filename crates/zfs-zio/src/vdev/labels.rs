@@ -145,9 +145,9 @@ impl VdevTree {
     fn write_uberblocks(&self, ub: &Uberblock, multihost: bool) -> Result<()> {
         let mut good = 0u32;
         for leaf in self.labelled() {
-            for n in 0..VDEV_LABELS {
-                good += u32::from(leaf.write_uberblock(n, ub, multihost).is_ok());
-            }
+            let written = (0..VDEV_LABELS).filter(|n| leaf.write_uberblock(*n, ub, multihost).is_ok()).count() as u32;
+            leaf.was_given_uberblock(ub.txg, written > 0);
+            good += written;
         }
         if good == 0 {
             return Err(Error::new(ErrorKind::Io, "the uberblock could not be written to any device").txg(ub.txg));

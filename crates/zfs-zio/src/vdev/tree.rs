@@ -128,6 +128,8 @@ pub struct Vdev {
     /// The same as of the last flush of the pool.
     dtl_flushed: Arc<Dtl>,
     pub(super) unflushed: Arc<super::flush::Unflushed>,
+    /// Txg of the newest uberblock that a leaf was given; `u64::MAX` while it was given all that the pool wrote.
+    uberblock: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Vdev {
@@ -288,6 +290,24 @@ impl Vdev {
         *self.dtl.write() = missing;
     }
 
+    /// Notes whether the uberblock of a txg reached a leaf.
+    pub(super) fn was_given_uberblock(&self, txg: u64, written: bool) {
+        let before = self.uberblock.load(Ordering::Relaxed);
+        let now = if written {
+            txg
+        } else if before == u64::MAX {
+            0
+        } else {
+            before
+        };
+        self.uberblock.store(now, Ordering::Relaxed);
+    }
+
+    /// Txg of the newest uberblock that must be on a leaf when that of `synced` is the pool's; 0 when nothing is known.
+    pub fn uberblock_txg(&self, synced: u64) -> u64 {
+        self.uberblock.load(Ordering::Relaxed).min(synced)
+    }
+
     /// Notes that a leaf lacks everything of these txgs, for good.
     pub fn lacks(&self, txgs: std::ops::Range<u64>) {
         txgs.for_each(|txg| self.dtl_add(txg));
@@ -396,6 +416,7 @@ impl Vdev {
             dtl: Arc::default(),
             dtl_flushed: Arc::default(),
             unflushed: Arc::default(),
+            uberblock: Arc::new(AtomicU64::new(u64::MAX)),
         };
         match vdev.config.kind {
             VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),
@@ -449,6 +470,7 @@ impl Vdev {
                 self.asize = old.asize.clone();
             }
             (self.dtl, self.unflushed) = (old.dtl.clone(), old.unflushed.clone());
+            self.uberblock = old.uberblock.clone();
             self.dtl_flushed = old.dtl_flushed.clone();
             (self.state, self.aux) = (old.state.clone(), old.aux.clone());
             *self.reflow.write() = *old.reflow.read();

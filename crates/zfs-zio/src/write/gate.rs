@@ -93,6 +93,8 @@ pub(super) struct Gate {
     flushing: AtomicBool,
     /// How often it was suspended.
     times: AtomicU64,
+    /// How often it went on. Whatever failed before it did may be tried again, and says nothing about now.
+    resumed: AtomicU64,
     /// Called at each suspension.
     listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -246,11 +248,25 @@ impl Zio {
         self.gate().map_or(0, |g| g.times.load(Ordering::Relaxed))
     }
 
+    /// How often it went on after a suspension: to be asked before something is tried that may fail.
+    pub(crate) fn resumptions(&self) -> u64 {
+        self.gate().map_or(0, |g| g.resumed.load(Ordering::Acquire))
+    }
+
     /// Stops all writing because too many devices failed. Those that do not answer are closed.
     pub fn suspend(&self, why: &Error) {
-        let Some(gate) = self.gate() else { return };
+        self.suspend_since(self.resumptions(), why);
+    }
+
+    /// Does so because of something that was begun after as many [`Zio::resumptions`]; false when it has gone on since, and
+    /// devices are back.
+    pub(super) fn suspend_since(&self, since: u64, why: &Error) -> bool {
+        let Some(gate) = self.gate() else { return true };
         let first = {
             let mut state = gate.state.lock();
+            if gate.resumed.load(Ordering::Acquire) != since {
+                return false;
+            }
             let first = !std::mem::replace(&mut state.suspended, true);
             gate.suspended.store(true, Ordering::Release);
             if first && state.mode == Some(FailMode::Panic) {
@@ -267,6 +283,7 @@ impl Zio {
             }
             gate.listener.get().into_iter().for_each(|tell| tell());
         }
+        true
     }
 
     /// Stops all writing for good: going on would make things worse, or nobody wants it any more.
@@ -322,8 +339,10 @@ impl Zio {
         }
         self.confirm();
         tracing::info!(pool = &**self.pool_name(), blocks = entries.len(), "pool goes on");
-        gate.state.lock().suspended = false;
+        let mut state = gate.state.lock();
+        state.suspended = false;
         gate.suspended.store(false, Ordering::Release);
+        gate.resumed.fetch_add(1, Ordering::AcqRel);
         gate.changed.notify_all();
         Ok(())
     }
@@ -333,36 +352,36 @@ impl Zio {
         self.vdevs().leaves().into_iter().for_each(|l| l.confirm_dtl());
     }
 
-    /// After a failure: waits until it may be tried again, or passes it on.
-    fn go_on_after(&self, e: Error) -> Result<()> {
+    /// After a failure of what was begun after as many [`Zio::resumptions`]: waits until it may be tried again, or passes
+    /// it on.
+    fn go_on_after(&self, since: u64, e: Error) -> Result<()> {
         let Some(gate) = self.gate().filter(|g| g.insists()) else { return Err(e) };
         if !matches!(e.kind(), ErrorKind::Io | ErrorKind::Suspended) {
             return Err(e);
         }
-        self.suspend(&e);
-        if gate.wait() { Ok(()) } else { Err(e) }
+        if !self.suspend_since(since, &e) || gate.wait() { Ok(()) } else { Err(e) }
     }
 
-    /// Whether a read that failed is worth trying again: it was, because devices were away, and they are back.
-    pub(crate) fn read_again(&self, bp: &BlkPtr, e: &Error) -> bool {
+    /// Whether a read that failed is worth trying again: it was begun after as many [`Zio::resumptions`], failed because
+    /// devices were away, and they are back.
+    pub(crate) fn read_again(&self, since: u64, bp: &BlkPtr, e: &Error) -> bool {
         let Some(gate) = self.gate().filter(|g| g.waits()) else { return false };
-        if !self.is_away(bp, e.kind()) {
-            return false;
-        }
-        self.suspend(e);
-        gate.wait()
+        let away = self.is_away(bp, e.kind());
+        let back = || self.resumptions() != since && matches!(e.kind(), ErrorKind::Io | ErrorKind::NoDevice);
+        if away { !self.suspend_since(since, e) || gate.wait() } else { back() }
     }
 
     /// Whether an allocation that failed is worth trying again: there was no device to allocate on.
-    pub(super) fn allocate_again(&self, e: &Error) -> bool {
+    pub(super) fn allocate_again(&self, since: u64, e: &Error) -> bool {
         let gone = e.kind() == ErrorKind::NoSpace && self.vdevs().check_writable().is_err();
-        gone && self.go_on_after(Error::new(ErrorKind::Io, "allocating a block")).is_ok()
+        gone && self.go_on_after(since, Error::new(ErrorKind::Io, "allocating a block")).is_ok()
     }
 
     /// Writes `bytes` to every address of `bp`; one that takes them is enough.
     pub(super) fn write_copies(&self, bp: &BlkPtr, bytes: Bytes<'_>) -> Result<()> {
         let gate = &self.writer()?.gate;
         loop {
+            let since = self.resumptions();
             let written = {
                 let _writing = gate.writing.read();
                 let written = self.write_copies_once(bp, bytes.as_slice());
@@ -373,7 +392,7 @@ impl Zio {
             };
             match written {
                 Ok(()) => break,
-                Err(e) => self.go_on_after(e)?,
+                Err(e) => self.go_on_after(since, e)?,
             }
         }
         let full = || gate.journal.lock().bytes > gate.most.load(Ordering::Relaxed);
@@ -389,6 +408,7 @@ impl Zio {
     pub(super) fn flushing(&self, flush: &dyn Fn() -> Result<()>) -> Result<()> {
         loop {
             let gate = &self.writer()?.gate;
+            let since = self.resumptions();
             let flushed = {
                 let _writing = gate.writing.read();
                 let entries = gate.take();
@@ -402,7 +422,7 @@ impl Zio {
             };
             match flushed {
                 Ok(()) => return Ok(()),
-                Err(e) => self.go_on_after(e)?,
+                Err(e) => self.go_on_after(since, e)?,
             }
         }
     }

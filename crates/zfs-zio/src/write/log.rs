@@ -25,7 +25,8 @@ impl Zio {
         let writer = self.writer()?;
         for class in CLASSES {
             let ask = Ask { class, psize: size, copies: 1, txg, stream: bm.objset, gang: false };
-            let Some(dvas) = self.judge(writer.alloc().alloc(self.vdevs(), &ask))? else { continue };
+            let since = self.resumptions();
+            let Some(dvas) = self.judge(since, writer.alloc().alloc(self.vdevs(), &ask))? else { continue };
             let mut bp = BlkPtr::default();
             dvas.iter().enumerate().for_each(|(d, dva)| bp.set_dva(d, *dva));
             bp.set_lsize(size);
@@ -48,6 +49,6 @@ impl Zio {
             return Err(Error::invalid("writing an intent-log block of the wrong size or kind").pool(self.pool_name()));
         }
         seal_embedded(ChecksumKind::Zilog2, data, bp.checksum(), Endian::NATIVE, None)?;
-        self.judge(self.write_copies(bp, Bytes::Slice(data)))
+        self.judge(self.resumptions(), self.write_copies(bp, Bytes::Slice(data)))
     }
 }

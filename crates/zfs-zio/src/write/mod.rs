@@ -190,12 +190,13 @@ impl Zio {
         writer.passed().map_err(|e| e.pool(self.pool_name()))
     }
 
-    /// Passes a result on, suspending the pool when it says that an invariant is broken or too much has failed.
-    fn judge<T>(&self, result: Result<T>) -> Result<T> {
+    /// Passes on the result of what was begun after as many [`Zio::resumptions`], suspending the pool when it says that an
+    /// invariant is broken or too much has failed.
+    fn judge<T>(&self, since: u64, result: Result<T>) -> Result<T> {
         result.map_err(|e| {
             match e.kind() {
                 ErrorKind::Bug => self.break_down(&e),
-                ErrorKind::Io if !self.is_suspended() => self.suspend(&e),
+                ErrorKind::Io if !self.is_suspended() => _ = self.suspend_since(since, &e),
                 _ => {}
             }
             e.pool(self.pool_name())
@@ -221,9 +222,10 @@ impl Zio {
     ) -> Result<BlkPtr> {
         let writer = self.writer()?;
         loop {
+            let since = self.resumptions();
             let result = self.write_block(writer, txg, data, props, bm, prev, pass);
-            if !result.as_ref().is_err_and(|e| self.allocate_again(e)) {
-                return self.judge(result.map_err(|e| e.at(bm)));
+            if !result.as_ref().is_err_and(|e| self.allocate_again(since, e)) {
+                return self.judge(since, result.map_err(|e| e.at(bm)));
             }
         }
     }
@@ -353,17 +355,17 @@ impl Zio {
     ///
     /// Fails with `Bug` when it is free already, which suspends the pool.
     pub fn free(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
-        let writer = self.writer()?;
+        let (writer, since) = (self.writer()?, self.resumptions());
         let result = self.each_address(bp, &mut |dva, birth| writer.alloc().free(self.vdevs(), dva, birth, txg));
-        self.judge(result.map_err(|e| e.txg(txg)))
+        self.judge(since, result.map_err(|e| e.txg(txg)))
     }
 
     /// Marks what a pointer occupies as allocated: blocks of intent logs are found to be in use only at import. Fails
     /// with `Corrupt` when some of it is allocated already.
     pub fn claim(&self, txg: u64, bp: &BlkPtr) -> Result<()> {
-        let writer = self.writer()?;
+        let (writer, since) = (self.writer()?, self.resumptions());
         let result = self.each_address(bp, &mut |dva, _| writer.alloc().claim(self.vdevs(), dva, txg));
-        self.judge(result.map_err(|e| e.txg(txg)))
+        self.judge(since, result.map_err(|e| e.txg(txg)))
     }
 
     /// Calls `act` for every address that a pointer occupies, and the txg in which the block there was written.
@@ -393,7 +395,7 @@ impl Zio {
     /// Makes everything written so far durable. Fails when so many devices fail to flush that data may be lost; the
     /// pool is suspended then.
     pub fn flush(&self) -> Result<()> {
-        self.judge(self.flushing(&|| self.vdevs().flush(self.tasks().map(|t| &**t))))
+        self.judge(self.resumptions(), self.flushing(&|| self.vdevs().flush(self.tasks().map(|t| &**t))))
     }
 
     /// Makes `ub` the root of the pool: flushes what it leads to, and writes uberblock and labels in the order that
@@ -401,8 +403,9 @@ impl Zio {
     ///
     /// When it fails the pool is suspended: only the next import will tell whether it is at the old or the new root.
     pub fn commit(&self, ub: &Uberblock, multihost: bool, config: Option<LeafConfig<'_>>) -> Result<()> {
+        let since = self.resumptions();
         let result = self.flushing(&|| self.vdevs().commit(ub, multihost, config, self.tasks().map(|t| &**t)));
-        self.judge(result.inspect_err(|e| self.suspend(e)))
+        self.judge(since, result.inspect_err(|e| self.suspend(e)))
     }
 
     /// Loads the best metaslabs of every vdev, so that first writes need not wait for space maps. Those that cannot be
@@ -415,14 +418,14 @@ impl Zio {
     /// What was allocated and freed in `txg` since the last call, for the space maps. Call it again in later passes
     /// until it is empty. Fails with `Bug` when the sets contradict each other; the pool is suspended then.
     pub fn take_sync_delta(&self, txg: u64) -> Result<Vec<MetaslabDelta>> {
-        let writer = self.writer()?;
-        self.judge(writer.alloc().take_deltas(txg))
+        let (writer, since) = (self.writer()?, self.resumptions());
+        self.judge(since, writer.alloc().take_deltas(txg))
     }
 
     /// `txg` is on stable storage: what was freed two txgs ago becomes allocatable.
     pub fn metaslab_sync_done(&self, txg: u64) -> Result<()> {
-        let writer = self.writer()?;
-        self.judge(writer.alloc().sync_done(txg))
+        let (writer, since) = (self.writer()?, self.resumptions());
+        self.judge(since, writer.alloc().sync_done(txg))
     }
 
     /// Figures of a class.
