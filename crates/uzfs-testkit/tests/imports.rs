@@ -1,11 +1,12 @@
 //! Every way to import a pool and to mount what is in it, on pools made here and on one with encryption that OpenZFS
 //! made.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, UNIX_EPOCH};
 use uzfs_testkit::corpus::{self, POOLS, Pool};
 use uzfs_testkit::process::Output;
 use uzfs_testkit::report;
@@ -255,6 +256,31 @@ fn mounting_and_unmounting() {
     case.ok("zfs", &["unmount", "tank/fs"]);
     let out = case.run("zfs", &["mount", "-v", "-a"]);
     assert_eq!(out.code, Some(0), "{out}");
+    case.export("tank");
+    case.session.finish().unwrap();
+}
+
+#[test]
+fn times_of_access_are_kept_as_a_mount_says() {
+    let Some(case) = Case::new(&["a"]) else { return };
+    case.ok("zfs", &["unmount", "-a"]);
+    let file = case.session.root().join("tank/fs/read");
+    let long_ago = UNIX_EPOCH + Duration::from_secs(1000);
+    let read_with = |options: &str| {
+        case.ok("zfs", &["mount", "-O", "-o", options, "tank/fs"]);
+        fs::write(&file, b"contents").unwrap();
+        File::open(&file).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+        case.ok("zfs", &["unmount", "tank/fs"]);
+        case.ok("zfs", &["mount", "-O", "-o", options, "tank/fs"]);
+        fs::read(&file).unwrap();
+        let changed = fs::metadata(&file).unwrap().accessed().unwrap() != long_ago;
+        let rows = case.ok("zfs", &["get", "-H", "-o", "property,value,source", "atime,relatime", "tank/fs"]);
+        case.ok("zfs", &["unmount", "tank/fs"]);
+        (changed, rows)
+    };
+    assert_eq!(read_with("noatime"), (false, "atime\toff\ttemporary\nrelatime\ton\tdefault\n".to_owned()));
+    assert_eq!(read_with("norelatime"), (true, "atime\ton\tdefault\nrelatime\toff\ttemporary\n".to_owned()));
+    assert_eq!(read_with("atime,relatime"), (true, "atime\ton\tdefault\nrelatime\ton\tdefault\n".to_owned()));
     case.export("tank");
     case.session.finish().unwrap();
 }

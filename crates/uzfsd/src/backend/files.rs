@@ -11,7 +11,7 @@ use zfs_zpl::write::{Writer, open_log};
 use zfs_zpl::{AclType, Atime, ControlDir, MountOptions, SnapshotEntry, SpaceFigures, Time, Zfs};
 
 /// Mount options that stand for a property's value, in both spellings.
-const OPTIONS: [(&str, &str, u64); 16] = [
+const OPTIONS: [(&str, &str, u64); 18] = [
     ("ro", "readonly", 1),
     ("rw", "readonly", 0),
     ("devices", "devices", 1),
@@ -28,7 +28,33 @@ const OPTIONS: [(&str, &str, u64); 16] = [
     ("noxattr", "xattr", 0),
     ("atime", "atime", 1),
     ("noatime", "atime", 0),
+    ("relatime", "relatime", 1),
+    ("norelatime", "relatime", 0),
 ];
+
+/// What a mount serves otherwise than the dataset's properties say, or as they say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen {
+    xattr: u64,
+    atime: Atime,
+}
+
+impl Chosen {
+    /// From values of `xattr`, `atime` and `relatime`.
+    pub(super) fn new(xattr: u64, atime: u64, relatime: u64) -> Self {
+        let atime = match (atime, relatime) {
+            (0, _) => Atime::Off,
+            (_, 0) => Atime::On,
+            _ => Atime::Relative,
+        };
+        Self { xattr, atime }
+    }
+
+    /// As the properties say.
+    pub(super) fn stored(dataset: &Dataset) -> Result<Self, Failure> {
+        Ok(Self::new(number(dataset, "xattr", 2)?, number(dataset, "atime", 1)?, number(dataset, "relatime", 1)?))
+    }
+}
 
 /// A dataset as it is now, where the pool is written.
 trait Now {
@@ -56,7 +82,7 @@ impl Engine {
         &self,
         imported: &Arc<Imported>,
         dataset: &Arc<Dataset>,
-        xattr: u64,
+        chosen: Chosen,
     ) -> Result<MountOptions, Failure> {
         let (engine, of) = (self.space_of(imported), dataset.clone());
         Ok(MountOptions {
@@ -66,13 +92,9 @@ impl Engine {
                 2 => AclType::Nfs4,
                 _ => AclType::Off,
             },
-            atime: match (number(dataset, "atime", 1)?, number(dataset, "relatime", 1)?) {
-                (0, _) => Atime::Off,
-                (_, 0) => Atime::On,
-                _ => Atime::Relative,
-            },
-            xattr: xattr != 0,
-            xattr_sa: xattr == 2,
+            atime: chosen.atime,
+            xattr: chosen.xattr != 0,
+            xattr_sa: chosen.xattr == 2,
             recordsize: u32::try_from(number(dataset, "recordsize", 128 << 10)?).unwrap_or(128 << 10),
             longname: number(dataset, "longname", 0)? != 0,
             snapshot: dataset.is_snapshot(),
@@ -96,7 +118,7 @@ impl Engine {
         &self,
         imported: &Arc<Imported>,
         dataset: &Arc<Dataset>,
-        xattr: u64,
+        chosen: Chosen,
         writable: bool,
     ) -> Result<Arc<Zfs>, Failure> {
         let about = |f: Failure| f.about(dataset.name.clone());
@@ -105,7 +127,7 @@ impl Engine {
             let wrong = |e: zfs_spa::Error| about(failure::engine(&e));
             let state = spa.dsl().dataset(dataset.object).map_err(wrong)?;
             let objset = spa.dsl().open_objset(&state).map_err(wrong)?;
-            let options = self.zfs_options(imported, dataset, xattr)?;
+            let options = self.zfs_options(imported, dataset, chosen)?;
             let log = open_log(&objset, spa.txgs()).map_err(wrong)?;
             let writer = Writer::new(spa.txgs().clone(), Arc::new(zfs_env::SystemClock)).with_log(log);
             let zfs = Zfs::mount_writable(objset, options, writer).map_err(wrong)?;
@@ -114,11 +136,11 @@ impl Engine {
         }
         let key = imported.key_of(dataset).map_err(about)?;
         let objset = dataset.open_objset(key).map_err(|e| about(failure::engine(&e)))?;
-        let options = self.zfs_options(imported, dataset, xattr)?;
+        let options = self.zfs_options(imported, dataset, chosen)?;
         Zfs::mount(objset, options).map_err(|e| about(failure::engine(&e)))
     }
 
-    fn control_dir(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>, xattr: u64) -> ControlDir {
+    fn control_dir(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>, chosen: Chosen) -> ControlDir {
         let (engine, pool, head) = (Arc::downgrade(self), imported.clone(), dataset.clone());
         let (listed, lister) = (dataset.clone(), imported.clone());
         let changed = dataset.phys.creation_time;
@@ -132,7 +154,7 @@ impl Engine {
                 let engine = engine.upgrade().ok_or_else(gone)?;
                 let snapshot = head.now(&pool)?.snapshot(&entry.name)?.ok_or_else(gone)?;
                 engine
-                    .open_zfs(&pool, &snapshot, xattr, false)
+                    .open_zfs(&pool, &snapshot, chosen, false)
                     .map_err(|f| zfs_spa::Error::new(zfs_spa::ErrorKind::Io, format!("opening {}: {f}", snapshot.name)))
             }),
             on_enter: None,
@@ -145,13 +167,13 @@ impl Engine {
         self: &Arc<Self>,
         imported: &Arc<Imported>,
         dataset: &Arc<Dataset>,
-        xattr: u64,
+        chosen: Chosen,
         writable: bool,
     ) -> Result<Arc<Vfs>, Failure> {
-        let root = self.open_zfs(imported, dataset, xattr, writable)?;
+        let root = self.open_zfs(imported, dataset, chosen, writable)?;
         // `snapdir=disabled` leaves no way into the snapshots.
         let control = !dataset.is_snapshot() && number(dataset, "snapdir", 0)? != 2;
-        Ok(Arc::new(Vfs::new(root, control.then(|| self.control_dir(imported, dataset, xattr)))))
+        Ok(Arc::new(Vfs::new(root, control.then(|| self.control_dir(imported, dataset, chosen)))))
     }
 
     fn mount_one(self: &Arc<Self>, item: &MountItem, args: &MountArgs) -> Result<(), Failure> {
@@ -162,14 +184,14 @@ impl Engine {
             let text = "operation not applicable to datasets of this type";
             return Err(Failure::new(FailureCode::WrongKind, text).about(item.dataset.clone()));
         }
-        let chosen = |name: &str| {
+        let option = |name: &str| {
             let found = item.options.iter().rev().find_map(|o| OPTIONS.iter().find(|w| w.0 == o && w.1 == name));
             found.map(|w| (w.1, w.2))
         };
         let mut temporary: Vec<(&'static str, u64)> = Vec::new();
         let mut in_force = |name: &'static str, default: u64| {
             let stored = number(&dataset, name, default)?;
-            Ok::<_, Failure>(match chosen(name) {
+            Ok::<_, Failure>(match option(name) {
                 Some((_, v)) => {
                     if (v != 0) != (stored != 0) {
                         temporary.push((name, v));
@@ -183,7 +205,7 @@ impl Engine {
         config.spec.devices &= in_force("devices", 1)? != 0;
         config.spec.setuid &= in_force("setuid", 1)? != 0;
         config.spec.exec &= in_force("exec", 1)? != 0;
-        let xattr = in_force("xattr", 2)?;
+        let chosen = Chosen::new(in_force("xattr", 2)?, in_force("atime", 1)?, in_force("relatime", 1)?);
         let asked = in_force("readonly", 0)? != 0;
         let encrypted = dataset.is_encrypted().map_err(|e| failure::engine(&e))?;
         let writable = imported.spa.is_some() && !asked && !encrypted && !dataset.is_snapshot();
@@ -193,8 +215,12 @@ impl Engine {
             temporary.push(("readonly", 1));
         }
         let spec = &config.spec;
-        let shown =
-            [("nodev", !spec.devices), ("nosuid", !spec.setuid), ("noexec", !spec.exec), ("noxattr", xattr == 0)];
+        let shown = [
+            ("nodev", !spec.devices),
+            ("nosuid", !spec.setuid),
+            ("noexec", !spec.exec),
+            ("noxattr", chosen.xattr == 0),
+        ];
         let options = [if writable { "rw" } else { "ro" }]
             .into_iter()
             .chain(shown.into_iter().filter(|o| o.1).map(|o| o.0))
@@ -209,7 +235,7 @@ impl Engine {
             overlay: item.overlay,
             create: args.create,
         };
-        let add = || self.mounts.add(request, || self.vfs(&imported, &dataset, xattr, writable));
+        let add = || self.mounts.add(request, || self.vfs(&imported, &dataset, chosen, writable));
         if writable { self.unless_served(&item.dataset, add) } else { add() }
     }
 

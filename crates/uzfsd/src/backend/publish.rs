@@ -10,7 +10,7 @@
 //!
 //! Lock order: `opening`, then `table` or `servers`, which are leaves; a dataset is opened without those.
 
-use super::files::number;
+use super::files::{Chosen, number};
 use super::{Engine, Imported, failure};
 use crate::fsserver::VfsService;
 use parking_lot::Mutex;
@@ -284,8 +284,8 @@ impl Engine {
     /// A dataset for front ends.
     fn tree(self: &Arc<Self>, imported: &Arc<Imported>, dataset: &Arc<Dataset>) -> Result<Arc<Vfs>, Failure> {
         let writable = imported.spa.is_some() && !dataset.is_snapshot();
-        let (xattr, readonly) = (number(dataset, "xattr", 2)?, number(dataset, "readonly", 0)?);
-        self.vfs(imported, dataset, xattr, writable && readonly == 0)
+        let readonly = number(dataset, "readonly", 0)?;
+        self.vfs(imported, dataset, Chosen::stored(dataset)?, writable && readonly == 0)
     }
 
     /// Runs what changes a whole dataset behind the backs of the front ends that serve it. They wait meanwhile, go on with
