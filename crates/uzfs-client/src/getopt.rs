@@ -88,6 +88,8 @@ pub struct Parsed {
     options: Vec<(&'static Flag, Option<String>)>,
     /// What is no option.
     pub operands: Vec<String>,
+    /// The whole command from the subcommand on, as the history tells it.
+    pub line: String,
 }
 
 impl Parsed {

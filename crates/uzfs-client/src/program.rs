@@ -109,7 +109,10 @@ impl Program {
             return not_yet(session, self.name, name);
         }
         let parsed = match getopt::parse(command, rest) {
-            Ok(parsed) => parsed,
+            Ok(mut parsed) => {
+                parsed.line = args.join(" ");
+                parsed
+            }
             Err(why) => return self.wrong(session, &why, Some(command)),
         };
         let code = match (self.run)(session, command, &parsed) {

@@ -51,6 +51,8 @@ contract_structs! {
         pub temporary_name: Option<String>,
         /// Even if devices look in use (`-f`).
         pub force: bool,
+        /// The command as it was given, for the history.
+        pub command: Option<String>,
     }
 
     /// Parameters of DestroyPool.

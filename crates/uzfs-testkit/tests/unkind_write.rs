@@ -321,6 +321,41 @@ fn a_suspended_pool_that_is_to_continue() {
 }
 
 #[test]
+fn a_pool_that_is_to_panic_ends_the_daemon() {
+    if skipped("failmode=panic") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut session = Session::start().unwrap();
+    let (d0, mut before) = one_device(home.path(), &session, &["-o", "failmode=panic"]);
+    let at = session.root().join("tank");
+    // Fsynced and in no transaction group yet.
+    durable(&at.join("newest"), &noise(78)).unwrap();
+    before.push((at.join("newest"), 78));
+    let kept = home.path().join("kept");
+    copy(&d0, &kept);
+    cut(&d0);
+    let writing = Writing::start(at, "file", 3);
+    let id = session.daemon_id().unwrap();
+    // Ended, and waited for by nobody yet.
+    let ended = || fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|s| s.contains(") Z "));
+    wait_for("the end of the daemon", ended);
+    assert!(session.log().contains("its failmode is panic"), "{}", session.log());
+    let (none, result) = writing.finish();
+    assert!(none.is_empty() && result.is_err(), "{none:?} {result:?}");
+    for point in session.mounts().iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    session.restart().unwrap();
+    fs::rename(&kept, &d0).unwrap();
+    import(&session, home.path());
+    assert_eq!(session.ok("zpool", &["get", "-H", "-o", "value", "failmode", "tank"]).unwrap().stdout, "panic\n");
+    check(&before);
+    durable(&session.root().join("tank/more"), &noise(9)).unwrap();
+    end(session, home.path());
+}
+
+#[test]
 fn a_suspended_pool_is_let_go_of() {
     if skipped("exporting a suspended pool") {
         return;

@@ -115,6 +115,7 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
         altroot,
         temporary_name: args.value('t').map(str::to_owned),
         force: args.has('f'),
+        command: Some(format!("zpool {}", args.line)),
     };
     match session.try_call::<method::CreatePool>(&call)? {
         Ok(_) => mount::mount_new(session, args.value('t').unwrap_or(name), &How::default()),

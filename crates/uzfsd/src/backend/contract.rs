@@ -201,8 +201,8 @@ impl Backend for Service {
         self.0.snapshot_space(&args)
     }
 
-    fn log_history(&self, _: &Caller, args: LogHistoryArgs) -> Result<Empty, Failure> {
-        self.0.log_history(&args)
+    fn log_history(&self, caller: &Caller, args: LogHistoryArgs) -> Result<Empty, Failure> {
+        self.0.log_history(&args, caller.uid)
     }
 
     fn load_key(&self, caller: &Caller, args: LoadKeyArgs) -> Result<Empty, Failure> {

@@ -175,7 +175,8 @@ impl Engine {
         });
         options.properties.clone_from(&props.stored);
         options.features = poolprops::wanted_features(&props.features, args.no_features);
-        options.command = Some(format!("zpool create {}", args.name));
+        let plain = || format!("zpool create {}", args.name);
+        options.command = Some(args.command.clone().unwrap_or_else(plain));
         let (txgs, clock) = (Txgs::new(1), Arc::new(zfs_env::SystemClock));
         let wanted = options.features.clone().unwrap_or_else(zfs_spa::sync::create::usual_features);
         let sums = sums_with(|feature| wanted.contains(&feature));

@@ -113,10 +113,10 @@ impl Engine {
         Ok(SnapshotSpaceReply { bytes: U64(bytes) })
     }
 
-    pub(super) fn log_history(&self, args: &LogHistoryArgs) -> Result<Empty, Failure> {
+    pub(super) fn log_history(&self, args: &LogHistoryArgs, uid: u32) -> Result<Empty, Failure> {
         let imported = self.writable(pool_of(&args.pool))?;
         let command = args.command.clone();
-        imported.task(&args.pool, "history", move |ctx| ctx.log_command(&command))?;
+        imported.task(&args.pool, "history", move |ctx| ctx.log_command(&command, uid))?;
         Ok(Empty {})
     }
 

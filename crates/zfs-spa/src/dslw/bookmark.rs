@@ -140,7 +140,7 @@ impl DslPool {
         let txg = phys.creation_txg;
         self.mark_add(tx, &head, Mark { name: short.to_owned(), phys, dirty: false }, true)?;
         let text = format!("name={short} creation_txg={txg} {text}");
-        self.ops.log(tx, "bookmark", Some((path, head.object)), &text)
+        self.log_of(tx, "bookmark", &head, &text)
     }
 
     /// What a bookmark of `snap` says.
@@ -243,7 +243,7 @@ impl DslPool {
             self.ops.feature_add(tx, Feature::Bookmarks, -1)?;
             mosw::zap_remove(&self.mos, tx, head.object, field::BOOKMARK_NAMES)?;
         }
-        self.ops.log(tx, "remove bookmark", Some((path, head.object)), &format!("name={name}"))
+        self.ops.log(tx, "remove bookmark", Some((&self.full_name(path), head.object)), &format!("name={name}"))
     }
 
     /// Takes back the uses of features of a bookmark that goes, with its redaction list.

@@ -221,6 +221,7 @@ impl DslPool {
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, None, new.flags)?;
         self.create_objset(tx, &ds, new)?;
+        self.log_of(tx, "create", &ds, " ")?;
         Ok(ds)
     }
 
@@ -234,12 +235,15 @@ impl DslPool {
             return Err(Error::new(ErrorKind::Exists, "making a clone"));
         }
         let missing = || Error::new(ErrorKind::NotFound, "making a clone: no such snapshot");
+        let named = origin.rsplit('@').next().unwrap_or(origin);
         let origin = self.find(origin)?.filter(|o| o.phys().is_snapshot()).ok_or_else(missing)?;
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, Some(&origin), 0)?;
         self.start_livelist(tx, &ds)?;
         self.zero_log(tx, &ds)?;
+        let text = format!("origin={}@{named} ({})", self.name_of(&origin.dir())?, origin.object);
+        self.log_of(tx, "clone", &ds, &text)?;
         Ok(ds)
     }
 

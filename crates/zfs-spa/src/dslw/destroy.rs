@@ -73,7 +73,7 @@ impl DslPool {
         let held = self.is_held(snap)?;
         if defer && (held || phys.num_children > 1) {
             snap.update(|p| p.flags |= DS_FLAG_DEFER_DESTROY);
-            return self.ops.log(tx, "defer_destroy", Some((name, snap.object)), " ");
+            return self.log_of_snap(tx, "defer_destroy", snap, name, " ");
         }
         if held {
             return Err(Error::new(ErrorKind::Busy, "destroying a snapshot that is held"));
@@ -81,7 +81,7 @@ impl DslPool {
         if phys.num_children > 1 {
             return Err(Error::new(ErrorKind::Exists, "destroying a snapshot that has clones"));
         }
-        self.ops.log(tx, "destroy", Some((name, snap.object)), " ")?;
+        self.log_of_snap(tx, "destroy", snap, name, " ")?;
         self.remove_snapshot(tx, snap, name)
     }
 
@@ -243,7 +243,7 @@ impl DslPool {
         let by_livelist = self.queue_livelist(tx, ds)?;
         let how = if by_livelist { "livelist" } else { "bptree" };
         let text = format!("({how}, mintxg={})", phys.prev_snap_txg);
-        self.ops.log(tx, "destroy", Some((path, ds.object)), &text)?;
+        self.log_of(tx, "destroy", ds, &text)?;
         if !by_livelist {
             self.queue_tree(tx, ds)?;
         }

@@ -33,7 +33,7 @@ impl DslPool {
         };
         mosw::zap_add(&self.mos, tx, zap, tag, time)?;
         let text = format!("tag={tag} temp=0 refs={}", self.holds_of(snap)?);
-        self.ops.log(tx, "hold", Some((name, snap.object)), &text)
+        self.log_of_snap(tx, "hold", snap, name, &text)
     }
 
     /// Whether [`DslPool::hold`] would do.
@@ -73,7 +73,7 @@ impl DslPool {
         let phys = snap.phys();
         mosw::zap_remove(&self.mos, tx, phys.userrefs_obj, tag)?;
         let left = self.holds_of(snap)?;
-        self.ops.log(tx, "release", Some((name, snap.object)), &format!("tag={tag} refs={left}"))?;
+        self.log_of_snap(tx, "release", snap, name, &format!("tag={tag} refs={left}"))?;
         if left == 0 && phys.num_children == 1 && phys.flags & DS_FLAG_DEFER_DESTROY != 0 {
             return self.destroy_snapshot(tx, snap, name, false);
         }

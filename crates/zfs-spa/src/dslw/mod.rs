@@ -26,6 +26,7 @@ mod limits;
 mod livelist;
 mod log;
 mod mosw;
+mod names;
 mod policy;
 mod promote;
 mod props;

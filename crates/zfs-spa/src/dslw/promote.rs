@@ -91,7 +91,7 @@ impl DslPool {
         self.remove_livelist(tx, &dd)?;
         self.remove_livelist(tx, &odd)?;
         self.reload_policies()?;
-        self.ops.log(tx, "promote", Some((path, clone.object)), " ")
+        self.ops.log(tx, "promote", Some((&self.full_name(path), clone.object)), " ")
     }
 
     fn promote_parts(&self, clone: &Arc<DatasetState>) -> Result<Parts> {

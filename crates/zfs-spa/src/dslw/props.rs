@@ -71,7 +71,10 @@ impl DslPool {
             _ => 0,
         };
         match name {
-            "quota" => return self.set_quota(tx, &ds.dir(), number, value),
+            "quota" => {
+                self.set_quota(tx, &ds.dir(), number, value)?;
+                return self.log_prop(tx, ds, name, value);
+            }
             "reservation" => self.set_reservation(&ds.dir(), number)?,
             "refreservation" => self.set_refreservation(ds, number)?,
             "refquota" => ds.inner.lock().quota = number,
@@ -88,7 +91,24 @@ impl DslPool {
             return Ok(());
         }
         self.store_prop(tx, zap, name, value)?;
+        self.log_prop(tx, ds, name, value)?;
         self.reload_policies()
+    }
+
+    fn log_prop(&self, tx: &Tx, ds: &DatasetState, name: &str, value: &NewValue) -> Result<()> {
+        let (event, shown) = match value {
+            NewValue::Number(n) => ("set", n.to_string()),
+            NewValue::Text(text) => ("set", text.clone()),
+            NewValue::Inherit | NewValue::Received => ("inherit", String::new()),
+        };
+        let text = format!("{name}={shown}");
+        match ds.phys().is_snapshot() {
+            true => {
+                let head = self.dataset(ds.dir().phys().head_dataset_obj)?;
+                self.log_of_snap(tx, event, ds, &self.snap_name(&head, ds.object)?, &text)
+            }
+            false => self.log_of(tx, event, ds, &text),
+        }
     }
 
     /// Limits what a user, group or project may use: `userquota`, `groupobjquota` and so on, by numeric id.

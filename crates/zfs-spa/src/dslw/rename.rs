@@ -19,6 +19,7 @@ impl DslPool {
         if mosw::zap_has(&self.mos, names, to)? {
             return Err(Error::new(ErrorKind::Exists, "renaming a snapshot"));
         }
+        self.log_of_snap(tx, "rename", snap, from, &format!("-> @{to}"))?;
         mosw::zap_remove(&self.mos, tx, names, from)?;
         mosw::zap_add(&self.mos, tx, names, to, snap.object)?;
         self.snapshots_changed(tx, &snap.dir())
@@ -96,6 +97,9 @@ impl DslPool {
         }
         let phys = dir.phys();
         self.room_for(&parent, &old, phys.used_bytes.max(phys.reserved) as i64)?;
+        let head = dir.phys().head_dataset_obj;
+        let text = format!("-> {}/{to}", self.mos.zio().pool_name());
+        self.ops.log(tx, "rename", Some((&self.name_of(dir)?, head)), &text)?;
         let short = from.rsplit('/').next().unwrap_or(from);
         mosw::zap_remove(&self.mos, tx, old.phys().child_dir_zapobj, short)?;
         mosw::zap_add(&self.mos, tx, parent.phys().child_dir_zapobj, name, dir.object)?;

@@ -27,7 +27,7 @@ impl DslPool {
             return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
         }
         let snap = self.snapshot_as(tx, head, name, time, tx.txg())?;
-        self.ops.log(tx, "snapshot", Some((name, snap.object)), " ")?;
+        self.log_of_snap(tx, "snapshot", &snap, name, " ")?;
         Ok(snap)
     }
 

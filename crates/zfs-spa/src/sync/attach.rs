@@ -7,7 +7,7 @@
 //! Configurations are changed as lists: an inner vdev is put around a leaf, or taken away when one child is left. What
 //! belongs to a top-level vdev (its number, size, space maps) moves with the place.
 
-use super::plan::{Joining, NewVdev, Planner, label_auxiliaries};
+use super::plan::{Joining, NewVdev, Planner, init_labels, label_auxiliaries};
 use super::{Spa, SyncCtx, create};
 use crate::config::POOL_DIRECTORY;
 use std::collections::HashMap;
@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use zfs_dmu::{Error, ErrorKind, Result, Zap};
 use zfs_env::{BlockDevice, Rng, SystemRng};
-use zfs_phys::label::VDEV_PHYS_SIZE;
 use zfs_phys::{NvList, NvValue};
 use zfs_zio::{VdevKind, VdevState};
 
@@ -176,6 +175,8 @@ impl Spa {
                 "new device has a different optimal sector size; use the option '-o ashift=N' to override the optimal size",
             ));
         }
+        // A device that fails now is refused; one that fails later fails as any of the pool's does.
+        init_labels(std::slice::from_ref(&list), &devices)?;
         let mirror = kind == "mirror" && !replace;
         let own = above.u64("guid").unwrap_or(0);
         let around_guid = rng.guid();
@@ -221,12 +222,9 @@ impl Spa {
     ) -> Result<()> {
         self.change_tree(&tree, devices)?;
         let leaf = self.zio.vdevs().find(guid).ok_or_else(|| Error::not_found("no such device in pool"))?;
-        if leaf.state() != VdevState::Healthy {
-            return Err(Error::invalid("the new device cannot be opened"));
-        }
         let missed = TXG_INITIAL..ctx.tx.txg() + CONCURRENT;
         leaf.set_dtl(Vec::from([missed]));
-        leaf.init_labels(&vec![0; VDEV_PHYS_SIZE as usize], None)?;
+        self.newcomers.lock().push(guid);
         self.config.lock().tree = tree;
         self.store_config(ctx.tx)?;
         self.labels_now.store(true, Relaxed);

@@ -5,14 +5,13 @@
 //!
 //! Lock order: `changing` first, before any other; one change of the configuration at a time.
 
-use super::plan::{Auxiliaries, NewVdev, Planned, Planner, label_auxiliaries};
+use super::plan::{Auxiliaries, NewVdev, Planned, Planner, init_labels, label_auxiliaries};
 use super::{Spa, SyncCtx, create};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use zfs_dmu::{Error, ErrorKind, Result};
 use zfs_env::{BlockDevice, SystemRng};
-use zfs_phys::label::VDEV_PHYS_SIZE;
 use zfs_phys::{NvList, NvValue};
 use zfs_zio::alloc::Class;
 use zfs_zio::{Vdev, VdevAux, VdevConfig, VdevKind, VdevState};
@@ -187,6 +186,8 @@ impl Spa {
         let _one = self.changing.lock();
         let rng = SystemRng::new().map_err(Error::from)?;
         let planned = self.plan(vdevs, auxiliaries, ashift, &rng)?;
+        // A device that fails now is refused; one that fails later fails as any of the pool's does.
+        init_labels(&planned.tops, &planned.devices)?;
         label_auxiliaries(&planned.spares, &planned.devices, true)?;
         label_auxiliaries(&planned.caches, &planned.devices, false)?;
         let classes: Vec<Class> = vdevs.iter().map(|(class, _)| *class).collect();
@@ -231,11 +232,7 @@ impl Spa {
         let kept = tree.lists("children").get(..old).unwrap_or_default().to_vec();
         tree.set("children", NvValue::NvListArray([kept, named].concat()));
         self.config.lock().tree = tree;
-        let empty = vec![0; VDEV_PHYS_SIZE as usize];
-        for top in tops {
-            let vdev = self.zio.vdevs().top(top.u64("id").unwrap_or(0)).ok_or_else(no_device)?;
-            vdev.leaves().into_iter().try_for_each(|leaf| leaf.init_labels(&empty, None))?;
-        }
+        self.newcomers.lock().extend(devices.keys());
         self.store_config(ctx.tx)?;
         self.labels_now.store(true, Relaxed);
         self.zio.add_tops(seeds)

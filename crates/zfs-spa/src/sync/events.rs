@@ -8,6 +8,7 @@
 use super::Spa;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use zfs_phys::NvList;
 use zfs_zio::vdev::Damage;
 use zfs_zio::{Vdev, VdevState, Zbookmark};
 
@@ -74,6 +75,24 @@ fn about_damage(vdev: &Vdev, bm: &Zbookmark, damage: &Damage) -> Vec<(&'static s
     words
 }
 
+/// Names of a history record's values, as the history and as an event has them (`spa_history_log_notify`).
+const OF_RECORDS: [(&str, &str); 9] = [
+    ("history command", "history_command"),
+    ("internal_name", "history_internal_name"),
+    ("history hostname", "history_hostname"),
+    ("dsname", "history_dsname"),
+    ("history internal str", "history_internal_str"),
+    ("dsid", "history_dsid"),
+    ("history txg", "history_txg"),
+    ("history time", "history_time"),
+    ("history who", "history_who"),
+];
+
+fn about_record(record: &NvList) -> Vec<(&'static str, EventWord)> {
+    let value = |name: &str| record.str(name).map(text).or_else(|| record.u64(name).map(number));
+    OF_RECORDS.iter().filter_map(|(stored, told)| Some((*told, value(stored)?))).collect()
+}
+
 impl Spa {
     /// Has everything that happens from now on told to `listener`. There is one listener; a second is not heard.
     pub fn listen(self: &Arc<Self>, listener: impl Fn(&PoolEvent) + Send + Sync + 'static) {
@@ -90,6 +109,13 @@ impl Spa {
                 spa.tell("ereport.fs.zfs.io_failure", vec![("pool_failmode", text(mode))]);
             }
         });
+        let me = Arc::downgrade(self);
+        let hear = move |record: &NvList| {
+            if let Some(spa) = me.upgrade() {
+                spa.tell("sysevent.fs.zfs.history_event", about_record(record));
+            }
+        };
+        let _ = self.ops.heard.set(Box::new(hear));
         let me = Arc::downgrade(self);
         self.zio.errors().on_damage(move |bm, damage| {
             let Some(spa) = me.upgrade() else { return };

@@ -39,6 +39,9 @@ impl Ops {
         let _one = self.history.lock();
         record.put("history time", self.seconds());
         record.put("history hostname", host::hostname());
+        if let Some(hear) = self.heard.get() {
+            hear(&record);
+        }
         let mos = self.mos()?;
         let Some(object) = Zap::open(&mos, POOL_DIRECTORY)?.lookup_u64(b"history")? else { return Ok(()) };
         let dnode = mos.dnode(object)?;

@@ -27,6 +27,9 @@ use zfs_zio::{WriteProps, Zio};
 /// Pass from which on frees wait for the next txg.
 const PASS_DEFERRED_FREE: u32 = 2;
 
+/// Who hears of records of the history.
+type Hearing = Box<dyn Fn(&NvList) + Send + Sync>;
+
 /// See the module.
 pub(crate) struct Ops {
     zio: Arc<Zio>,
@@ -45,6 +48,8 @@ pub(crate) struct Ops {
     clock: Arc<dyn Clock>,
     rng: SystemRng,
     pub(super) history: Mutex<()>,
+    /// Hears of every record of the history.
+    pub(super) heard: OnceLock<Hearing>,
     /// The configuration is to be written with the txg.
     pub(super) config_dirty: AtomicBool,
 }
@@ -64,6 +69,7 @@ impl Ops {
             clock,
             rng: SystemRng::new().map_err(Error::from)?,
             history: Mutex::default(),
+            heard: OnceLock::new(),
             config_dirty: AtomicBool::new(true),
         }))
     }

@@ -337,6 +337,19 @@ pub(super) fn label_auxiliaries(
     Ok(())
 }
 
+/// Empties the labels of all devices of vdevs that are to join a pool, before anything of the pool changes.
+pub(super) fn init_labels(lists: &[NvList], devices: &HashMap<u64, Arc<dyn BlockDevice>>) -> Result<()> {
+    for list in lists {
+        if let Some(device) = list.u64("guid").and_then(|g| devices.get(&g)) {
+            let empty = vec![0; label::VDEV_PHYS_SIZE as usize];
+            with_leaf(list, device, &mut |leaf| leaf.init_labels(&empty, None))?;
+            device.flush().map_err(Error::from)?;
+        }
+        init_labels(list.lists("children"), devices)?;
+    }
+    Ok(())
+}
+
 /// Runs `act` on a device that is in no tree as if it were a leaf.
 pub(super) fn with_leaf(
     list: &NvList,
@@ -344,6 +357,7 @@ pub(super) fn with_leaf(
     act: &mut dyn FnMut(&Vdev) -> Result<()>,
 ) -> Result<()> {
     let mut leaf = numbered(list, 0);
+    leaf.put("id", 0u64);
     leaf.put("ashift", list.u64("ashift").unwrap_or(9));
     let mut root = NvList::new();
     root.put("type", "root").put("id", 0u64).put("guid", 0u64);

@@ -1,8 +1,8 @@
 //! A pool whose devices failed: what it does then, and how it goes on when they are back (`zpool clear`).
 //!
 //! The waiting itself is `zfs_zio::write::gate`'s. Here devices are opened again, and refused where they hold an older state
-//! than the pool had: every txg leaves its uberblock on all devices, so one that had it and lacks it now has lost a
-//! flush, or is a copy. Whether the pool waits at all is for whoever opened it to say ([`Spa::follow_failmode`]).
+//! than the pool had: every txg leaves its uberblock on all devices that take it, so one that had it and lacks it now has
+//! lost a flush, or is a copy. Whether the pool waits at all is for whoever opened it to say ([`Spa::follow_failmode`]).
 //!
 //! Lock order: resuming takes none of the pool's locks, because those who wait may hold any of them.
 
@@ -115,7 +115,9 @@ impl Spa {
     /// Whether a device lacks the newest txg on disk though it was written to it; it is noted as lacking all since.
     fn lost_its_place(&self, leaf: &Vdev, newest: u64) -> bool {
         let synced = self.uberblock().txg;
-        if newest >= synced || leaf.is_stale(synced) {
+        // One that is just joining was given no uberblock yet.
+        let new = newest == 0 && self.newcomers.lock().contains(&leaf.guid());
+        if newest >= leaf.uberblock_txg(synced) || new || leaf.is_stale(synced) {
             return false;
         }
         tracing::error!(vdev = leaf.guid(), newest, synced, "device holds an older state of the pool");
