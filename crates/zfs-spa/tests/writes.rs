@@ -577,8 +577,10 @@ fn lost_blocks_are_remembered() {
         let lost = [(Some("fresh/some".to_owned()), object)];
         assert_eq!(told(), lost);
         check_space(dir.path(), "fresh");
-        // A reader meets it again: nothing new. Then it is whole.
+        // What is known is still known with the feature. A reader meets it again: nothing new. Then it is whole.
         let spa = open(dir.path(), "fresh");
+        spa.sync_task("upgrade", |ctx| ctx.enable_feature(Feature::HeadErrlog)).unwrap();
+        assert_eq!(spa.view().unwrap().data_errors().unwrap().len(), 1);
         let head = spa.dsl().find("some").unwrap().unwrap();
         let file = spa.dsl().open_objset(&head).unwrap().dnode(object).unwrap();
         assert!(file.read_vec(128 << 10, 10).is_err());

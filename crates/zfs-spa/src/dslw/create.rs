@@ -5,7 +5,7 @@ use super::deadlist::{Deadlist, hex};
 use super::{DatasetState, DirState, DslPool, POOL_DIRECTORY, PoolOps, UsedBy, mosw};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result};
 use zfs_phys::Endian;
@@ -80,9 +80,7 @@ impl DslPool {
         }
         phys.props_zapobj = mosw::zap_create(&self.mos, tx, Ot::DSL_PROPS)?;
         phys.child_dir_zapobj = mosw::zap_create(&self.mos, tx, Ot::DSL_DIR_CHILD_MAP)?;
-        let inner = Mutex::new(super::dir::DirInner { phys, dirty: true });
-        let state =
-            Arc::new(DirState { object, above: Mutex::new(parent.cloned()), inner, origin_txg: AtomicU64::new(0) });
+        let state = DirState::new(object, parent.cloned(), super::dir::DirInner { phys, dirty: true }, 0);
         self.dirs.lock().insert(object, state.clone());
         Ok(state)
     }

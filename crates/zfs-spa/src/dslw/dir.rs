@@ -71,9 +71,34 @@ pub struct DirState {
     pub(super) inner: Mutex<DirInner>,
     /// Txg of the snapshot it was cloned from; 0 when none.
     pub(super) origin_txg: AtomicU64,
+    /// Its own part of its name, once somebody asked for it by that.
+    name: Mutex<Option<String>>,
 }
 
 impl DirState {
+    pub(super) fn new(object: u64, above: Option<Arc<Self>>, inner: DirInner, origin_txg: u64) -> Arc<Self> {
+        Arc::new(Self {
+            object,
+            above: Mutex::new(above),
+            inner: Mutex::new(inner),
+            origin_txg: AtomicU64::new(origin_txg),
+            name: Mutex::default(),
+        })
+    }
+
+    /// Its own part of its name, where that is known.
+    pub(super) fn name(&self) -> Option<String> {
+        self.name.lock().clone()
+    }
+
+    /// It stands under that name in the directory above.
+    pub(super) fn is_called(&self, name: &str) {
+        let mut known = self.name.lock();
+        if known.as_deref() != Some(name) {
+            *known = Some(name.to_owned());
+        }
+    }
+
     /// What is stored.
     pub fn phys(&self) -> DslDirPhys {
         self.inner.lock().phys
@@ -142,8 +167,7 @@ mod tests {
 
     fn dir(object: u64, parent: Option<&Arc<DirState>>) -> Arc<DirState> {
         let phys = DslDirPhys { flags: DD_FLAG_USED_BREAKDOWN, ..Default::default() };
-        let inner = Mutex::new(DirInner { phys, dirty: false });
-        Arc::new(DirState { object, above: Mutex::new(parent.cloned()), inner, origin_txg: AtomicU64::new(0) })
+        DirState::new(object, parent.cloned(), DirInner { phys, dirty: false }, 0)
     }
 
     fn parts(d: &DirState) -> [u64; 6] {

@@ -225,13 +225,7 @@ impl DslPool {
                 0 => 0,
                 origin => self.dataset_phys(origin)?.creation_txg,
             };
-            let inner = Mutex::new(dir::DirInner { phys, dirty: false });
-            let state = Arc::new(DirState {
-                object,
-                above: Mutex::new(parent.take()),
-                inner,
-                origin_txg: AtomicU64::new(origin_txg),
-            });
+            let state = DirState::new(object, parent.take(), dir::DirInner { phys, dirty: false }, origin_txg);
             parent = Some(self.dirs.lock().entry(object).or_insert(state).clone());
         }
         parent.ok_or_else(|| Error::corrupt("a directory of datasets is missing"))
@@ -306,7 +300,11 @@ impl DslPool {
     fn child(&self, dir: &Arc<DirState>, short: &str) -> Result<Option<Arc<DirState>>> {
         let zap = dir.phys().child_dir_zapobj;
         match Zap::open(&self.mos, zap)?.lookup_u64(short.as_bytes())? {
-            Some(object) => self.dir(object).map(Some),
+            Some(object) => {
+                let found = self.dir(object)?;
+                found.is_called(short);
+                Ok(Some(found))
+            }
             None => Ok(None),
         }
     }

@@ -1,32 +1,36 @@
 //! Names of datasets as the history tells them, with that of the pool.
 //!
-//! Directories do not know their names: those stand in the tables above them, which are searched.
+//! Directories do not store their names: those stand in the tables above them, which are searched for what nobody asked for by
+//! its name yet.
 
 use super::{DatasetState, DirState, DslPool};
 use std::sync::Arc;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Result, Zap};
-use zfs_zio::Error;
 
 impl DslPool {
     /// The whole name of a directory.
     pub(super) fn name_of(&self, dir: &Arc<DirState>) -> Result<String> {
         let (mut parts, mut at) = (Vec::new(), dir.clone());
         while let Some(above) = at.parent() {
-            let mut name = None;
-            for entry in Zap::open(&self.mos, above.phys().child_dir_zapobj)?.iter() {
-                let entry = entry?;
-                if entry.value.first() == at.object {
-                    name = Some(String::from_utf8_lossy(entry.name()).into_owned());
-                    break;
-                }
-            }
-            parts.push(name.ok_or_else(|| Error::corrupt("a dataset without a name"))?);
+            parts.push(at.name().map_or_else(|| self.search_name(&above, &at), Ok)?);
             at = above;
         }
         parts.push(self.mos.zio().pool_name().to_string());
         parts.reverse();
         Ok(parts.join("/"))
+    }
+
+    fn search_name(&self, above: &DirState, dir: &DirState) -> Result<String> {
+        for entry in Zap::open(&self.mos, above.phys().child_dir_zapobj)?.iter() {
+            let entry = entry?;
+            if entry.value.first() == dir.object {
+                let name = String::from_utf8_lossy(entry.name());
+                dir.is_called(&name);
+                return Ok(name.into_owned());
+            }
+        }
+        Ok(format!("<{}>", dir.object))
     }
 
     /// A path with the pool's name before it.

@@ -103,6 +103,7 @@ impl DslPool {
         let short = from.rsplit('/').next().unwrap_or(from);
         mosw::zap_remove(&self.mos, tx, old.phys().child_dir_zapobj, short)?;
         mosw::zap_add(&self.mos, tx, parent.phys().child_dir_zapobj, name, dir.object)?;
+        dir.is_called(name);
         if old.object != parent.object {
             self.move_space(tx, dir, &old, &parent)?;
         }

@@ -64,6 +64,41 @@ impl Spa {
         Zap::open(&self.mos, table)?.update_ints(tx, key.head_name().as_bytes(), 1, NO_NAME)
     }
 
+    /// In a sync: the feature `head_errlog` was enabled. What the logs name by object set they name by file system and birth
+    /// from now on.
+    pub(super) fn sort_errors_by_head(&self, tx: &Tx) -> Result<()> {
+        let directory = Zap::open(&self.mos, POOL_DIRECTORY)?;
+        for which in [LAST, SCRUB] {
+            let Some(old) = directory.lookup_u64(which)?.filter(|o| *o != 0) else { continue };
+            let mut keys = Vec::new();
+            for entry in Zap::open(&self.mos, old)?.iter() {
+                keys.extend(ErrorKey::from_name(entry?.name()));
+            }
+            delete_log(&self.mos, tx, old, false)?;
+            let object = Zap::create(&self.mos, tx, Ot::ERROR_LOG, 0)?;
+            directory.update(tx, which, &[object])?;
+            let log = Zap::open(&self.mos, object)?;
+            for key in keys {
+                let bm = Zbookmark::new(key.objset, key.object, key.level, key.blkid);
+                self.store_error(tx, &log, &bm, self.birth_of(&key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When a block was written; 0 when that cannot be found out any more.
+    fn birth_of(&self, key: &ErrorKey) -> u64 {
+        let found = || {
+            let level = u8::try_from(key.level).unwrap_or(0);
+            let objset = match key.objset {
+                0 => self.mos.clone(),
+                id => self.dsl.open_objset(&self.dsl.dataset(id)?)?,
+            };
+            objset.dnode(key.object)?.blkptr_of(level, key.blkid)
+        };
+        found().ok().flatten().map_or(0, |bp| bp.birth())
+    }
+
     /// In a sync: a scrub has visited everything. What it met is what is wrong.
     pub(super) fn rotate_errors(&self, tx: &Tx) -> Result<()> {
         self.sync_errors(tx)?;

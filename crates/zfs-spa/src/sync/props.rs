@@ -107,6 +107,9 @@ impl Spa {
         let times = self.feature_times(tx, feature)?;
         let always = info.flags & ACTIVATE_ON_ENABLE != 0 || feature == Feature::EnabledTxg;
         self.ops.enable(tx, feature, u64::from(always))?;
+        if feature == Feature::HeadErrlog {
+            self.sort_errors_by_head(tx)?;
+        }
         if let Some(object) = times {
             Zap::open(&self.mos, object)?.update(tx, info.guid.as_bytes(), &[tx.txg()])?;
         }
