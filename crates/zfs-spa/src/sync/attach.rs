@@ -224,7 +224,6 @@ impl Spa {
         let leaf = self.zio.vdevs().find(guid).ok_or_else(|| Error::not_found("no such device in pool"))?;
         let missed = TXG_INITIAL..ctx.tx.txg() + CONCURRENT;
         leaf.set_dtl(Vec::from([missed]));
-        self.newcomers.lock().push(guid);
         self.config.lock().tree = tree;
         self.store_config(ctx.tx)?;
         self.labels_now.store(true, Relaxed);

@@ -232,7 +232,6 @@ impl Spa {
         let kept = tree.lists("children").get(..old).unwrap_or_default().to_vec();
         tree.set("children", NvValue::NvListArray([kept, named].concat()));
         self.config.lock().tree = tree;
-        self.newcomers.lock().extend(devices.keys());
         self.store_config(ctx.tx)?;
         self.labels_now.store(true, Relaxed);
         self.zio.add_tops(seeds)

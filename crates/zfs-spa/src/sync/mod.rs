@@ -13,7 +13,7 @@
 //! Devices that fail beyond redundancy are waited for, where the pool is to ([`suspend`]). Any other error in a sync stops
 //! the pool: nothing reachable from the last uberblock was overwritten, so what is on disk is the txg before, whole.
 //!
-//! Lock order: `changing`, then `dtls`, then `config`; `tasks`, `scan`, `config`, `newcomers` and `view` are leaves. Tasks run on the sync thread with no lock held.
+//! Lock order: `changing`, then `dtls`, then `config`; `tasks`, `scan`, `config` and `view` are leaves. Tasks run on the sync thread with no lock held.
 
 mod aside;
 mod attach;
@@ -131,8 +131,6 @@ pub struct Spa {
     /// Held by whoever changes devices or scans.
     changing: Mutex<()>,
     scan: Mutex<scan::Scan>,
-    /// Devices that joined in the txg that is being synced, and have no uberblock yet.
-    newcomers: Mutex<Vec<u64>>,
     /// Number of the root vdev, when it is another than at import.
     root_guid: Mutex<Option<u64>>,
     /// The root of the newest txg on disk.
@@ -237,7 +235,6 @@ impl Spa {
             follows_failmode: AtomicBool::new(false),
             changing: Mutex::default(),
             scan: Mutex::default(),
-            newcomers: Mutex::default(),
             root_guid: Mutex::default(),
             uberblock: Mutex::new(uberblock),
             imported,
@@ -491,7 +488,6 @@ impl Spa {
         let labels: Option<zfs_zio::vdev::labels::LeafConfig<'_>> = if write_config { Some(&label) } else { None };
         self.zio.commit(&ub, false, labels)?;
         *self.uberblock.lock() = ub;
-        self.newcomers.lock().clear();
         self.tell_states();
         if write_config {
             self.tell("sysevent.fs.zfs.config_sync", Vec::new());

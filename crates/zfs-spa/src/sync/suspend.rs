@@ -115,9 +115,7 @@ impl Spa {
     /// Whether a device lacks the newest txg on disk though it was written to it; it is noted as lacking all since.
     fn lost_its_place(&self, leaf: &Vdev, newest: u64) -> bool {
         let synced = self.uberblock().txg;
-        // One that is just joining was given no uberblock yet.
-        let new = newest == 0 && self.newcomers.lock().contains(&leaf.guid());
-        if newest >= leaf.uberblock_txg(synced) || new || leaf.is_stale(synced) {
+        if newest >= leaf.uberblock_txg(synced) || leaf.is_stale(synced) {
             return false;
         }
         tracing::error!(vdev = leaf.guid(), newest, synced, "device holds an older state of the pool");

@@ -475,6 +475,9 @@ impl Vdev {
             (self.state, self.aux) = (old.state.clone(), old.aux.clone());
             *self.reflow.write() = *old.reflow.read();
             self.mapping.write().clone_from(&old.mapping.read());
+        } else {
+            // One that joins now was given none.
+            self.uberblock.store(0, Ordering::Relaxed);
         }
         self.children.iter_mut().for_each(|c| c.adopt(from));
     }
