@@ -40,6 +40,8 @@ pub const POOLS: &[Spec] = &[
     Spec { name: "hotspare", golden: true, redundancy: &[(&["d0", "d1", "d2"], 2)], ..PLAIN },
     Spec { name: "offlined", golden: true, ..PLAIN },
     Spec { name: "drspare", golden: true, redundancy: &[(&["d0", "d1", "d3", "d4"], 1)], ..PLAIN },
+    // Blocks of a removed device under two addresses: where snapshots know them, and where heads do.
+    Spec { name: "remapped", golden: true, ..PLAIN },
     Spec { name: "acls", ..PLAIN },
     Spec { name: "algos", ..PLAIN },
     Spec { name: "ashift9", ..PLAIN },

@@ -285,7 +285,11 @@ fn objects(c: &mut Ctx<'_>, os: &Arc<Objset>, header: &mut bool) {
 }
 
 fn lists(c: &mut Ctx<'_>, ds: &Arc<Dataset>) -> Result<()> {
+    let remaps = ds.field(zfs_phys::dsl::field::REMAP_DEADLIST)?.filter(|o| *o != 0);
     if c.opts.lvl('d') < 3 {
+        if remaps.is_some() {
+            p!(c.o, "ds_remap_deadlist:\n");
+        }
         return Ok(());
     }
     deadlist(c, ds.phys.deadlist_obj, "Deadlist")?;
@@ -294,7 +298,7 @@ fn lists(c: &mut Ctx<'_>, ds: &Arc<Dataset>) -> Result<()> {
     {
         deadlist(c, object, "Livelist")?;
     }
-    if let Some(object) = ds.field(zfs_phys::dsl::field::REMAP_DEADLIST)?.filter(|o| *o != 0) {
+    if let Some(object) = remaps {
         p!(c.o, "ds_remap_deadlist:\n");
         deadlist(c, object, "Deadlist")?;
     }

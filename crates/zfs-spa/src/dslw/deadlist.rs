@@ -145,6 +145,10 @@ impl Deadlist {
         Ok(())
     }
 
+    pub(super) fn has_key(&mut self, pool: &DslPool, key: u64) -> Result<bool> {
+        Ok(self.tree(pool)?.contains_key(&key))
+    }
+
     /// Removes a key; its blocks go to the key before.
     pub(super) fn remove_key(&mut self, pool: &DslPool, tx: &Tx, key: u64) -> Result<()> {
         let object = self.object;

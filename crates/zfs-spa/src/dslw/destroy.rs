@@ -101,6 +101,7 @@ impl DslPool {
             p.prev_snap_txg = phys.prev_snap_txg;
         });
         self.free_unique(tx, snap, &next, prev.as_deref())?;
+        self.destroy_snapshot_remaps(tx, snap, &next)?;
         if !marked {
             self.collapse_clones(tx, &snap.dir(), phys.creation_txg)?;
         }
@@ -108,10 +109,11 @@ impl DslPool {
             let after = self.dataset(next.phys().next_snap_obj)?;
             let shared = after.deadlist.lock().sums_between(self, phys.prev_snap_txg, phys.creation_txg)?;
             next.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(shared.used));
+            let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
             if !marked {
-                let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
                 head.deadlist.lock().remove_key(self, tx, phys.creation_txg)?;
             }
+            self.collapse_remaps(tx, &head, phys.creation_txg)?;
         } else {
             *next.prev.lock() = match phys.prev_snap_obj {
                 0 => None,
@@ -195,6 +197,7 @@ impl DslPool {
                 let clone = self.dataset(clone)?;
                 if clone.dir().origin_txg.load(Relaxed) > txg {
                     clone.deadlist.lock().remove_key(self, tx, txg)?;
+                    self.collapse_remaps(tx, &clone, txg)?;
                     pending.push(clone.dir());
                 }
             }
@@ -240,6 +243,7 @@ impl DslPool {
             self.leave_origin(tx, ds, prev)?;
         }
         Deadlist::open(self, phys.deadlist_obj)?.destroy(self, tx)?;
+        self.destroy_remaps(tx, ds)?;
         let by_livelist = self.queue_livelist(tx, ds)?;
         let how = if by_livelist { "livelist" } else { "bptree" };
         let text = format!("({how}, mintxg={})", phys.prev_snap_txg);
@@ -342,6 +346,9 @@ impl DslPool {
         if budget.is_spent(&*self.ops) {
             return Ok(true);
         }
-        Ok(self.free_trees(tx, &mut budget)? || self.free_livelist(tx)?)
+        if self.free_trees(tx, &mut budget)? || self.free_livelist(tx)? {
+            return Ok(true);
+        }
+        self.note_obsolete(tx, &mut budget)
     }
 }

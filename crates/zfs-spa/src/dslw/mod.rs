@@ -30,6 +30,7 @@ mod names;
 mod policy;
 mod promote;
 mod props;
+mod remap;
 mod rename;
 mod reserve;
 mod snapshot;
@@ -52,9 +53,9 @@ use std::sync::{Arc, Weak};
 use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result, Zap};
-use zfs_phys::BlkPtr;
 use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys};
 use zfs_phys::feature::Feature;
+use zfs_phys::{BlkPtr, Dva};
 use zfs_zio::Error;
 
 /// Object of the pool directory.
@@ -66,6 +67,8 @@ const MAX_DEPTH: usize = 256;
 pub trait PoolOps: Send + Sync {
     /// Frees a block nothing refers to any more: now, or deferred where the pass of the sync demands it.
     fn free(&self, tx: &Tx, bp: &BlkPtr) -> Result<()>;
+    /// Notes that nothing refers to an address on a removed device any more; the block itself may live on elsewhere.
+    fn note_obsolete(&self, dva: &Dva) -> Result<()>;
     /// Bytes a block takes of the pool's usable space (`bp_get_dsize_sync`).
     fn dsize(&self, bp: &BlkPtr) -> u64;
     /// Space that datasets share, now.

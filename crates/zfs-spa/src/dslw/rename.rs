@@ -164,6 +164,7 @@ impl DslPool {
         let deadlist_obj = fresh.object;
         std::mem::replace(&mut *dead, fresh).destroy(self, tx)?;
         drop(dead);
+        self.destroy_remaps(tx, head)?;
         let delta = {
             let mut inner = head.inner.lock();
             let delta = inner.parent_delta(-freed.used);

@@ -79,6 +79,7 @@ impl DslPool {
             livelist: Mutex::default(),
         });
         self.datasets.lock().insert(object, snap.clone());
+        self.hand_remaps(tx, head, &snap)?;
         for feature in features {
             snap.activate(self, tx, feature)?;
         }

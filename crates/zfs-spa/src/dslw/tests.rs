@@ -30,6 +30,9 @@ impl PoolOps for Ops {
     fn free(&self, tx: &Tx, bp: &BlkPtr) -> Result<()> {
         if bp.is_embedded() { Ok(()) } else { self.zio.free(tx.txg(), bp) }
     }
+    fn note_obsolete(&self, dva: &zfs_phys::Dva) -> Result<()> {
+        self.zio.note_obsolete(dva)
+    }
     fn dsize(&self, bp: &BlkPtr) -> u64 {
         if bp.is_embedded() { 0 } else { bp.asize() }
     }

@@ -13,9 +13,7 @@ use zfs_dmu::spacemap::SpaceMap;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Error, Result, Zap};
 use zfs_phys::feature::Feature;
-use zfs_phys::indirect::IndirectMappingPhys;
 use zfs_phys::spacemap::MapType;
-use zfs_zio::VdevKind;
 use zfs_zio::alloc::{Aside, AsideDelta};
 
 /// Block size of these space maps (`zfs_vdev_standard_sm_blksz`).
@@ -24,8 +22,6 @@ const BLOCK: u32 = 1 << 17;
 const CHECKPOINT: &[u8] = b"com.delphix:pool_checkpoint_sm";
 /// Name of the space map of what nothing refers to any more on a removed vdev.
 const OBSOLETE: &[u8] = b"com.delphix:indirect_obsolete_sm";
-/// Name of the note that the counts of a removed vdev are exact.
-const PRECISE: &[u8] = b"com.delphix:obsolete_counts_are_precise";
 
 impl Spa {
     /// Writes down what this pass freed that did not become free.
@@ -97,32 +93,10 @@ pub(super) fn check_checkpoint(pool: &Pool) -> Result<()> {
     }
 }
 
-/// Refuses a pool with removed vdevs some of whose mappings are counted in lists that are not kept here: those of blocks
-/// whose pointers were changed while snapshots had the old ones. The feature's uses tell whether there are any.
+/// Refuses a pool with a removed vdev whose mapping is being made smaller.
 pub(super) fn check_removed(pool: &Pool) -> Result<()> {
-    if !pool.features().is_active(Feature::DeviceRemoval) {
-        return Ok(());
+    match pool.directory().lookup(b"com.delphix:condensing_indirect")? {
+        Some(_) => Err(refuse("the mapping of a removed device is being condensed (feature device_removal)")),
+        None => Ok(()),
     }
-    if pool.directory().lookup(b"com.delphix:condensing_indirect")?.is_some() {
-        return Err(refuse("the mapping of a removed device is being condensed (feature device_removal)"));
-    }
-    let mut known = 0;
-    for vdev in pool.zio().vdevs().root().children.iter().filter(|v| v.config.kind == VdevKind::Indirect) {
-        if let Some(object) = vdev.config.indirect_object.filter(|o| *o != 0) {
-            let dnode = pool.mos().dnode(object)?;
-            let phys = IndirectMappingPhys::decode(&dnode.bonus()?, dnode.phys().endian)?;
-            known += u64::from(phys.counts_object != 0);
-        }
-        let Some(table) = vdev.config.top_zap.filter(|o| *o != 0) else { continue };
-        let table = Zap::open(pool.mos(), table)?;
-        for name in [OBSOLETE, PRECISE] {
-            known += u64::from(table.lookup_u64(name)?.is_some());
-        }
-    }
-    let uses = pool.features().counts().get(Feature::ObsoleteCounts.guid()).copied().unwrap_or(0);
-    if uses > known {
-        let why = "snapshots share blocks that were on a removed device (features device_removal, obsolete_counts)";
-        return Err(refuse(why));
-    }
-    Ok(())
 }

@@ -221,6 +221,10 @@ impl PoolOps for Ops {
         self.zio.free(tx.txg(), bp)
     }
 
+    fn note_obsolete(&self, dva: &zfs_phys::Dva) -> Result<()> {
+        self.zio.note_obsolete(dva)
+    }
+
     fn dsize(&self, bp: &BlkPtr) -> u64 {
         if bp.is_embedded() {
             return 0;

@@ -377,6 +377,11 @@ impl Allocator {
         self.aside.add(top.vdev, Aside::Checkpointed, start, size)
     }
 
+    /// Notes an address on a removed vdev as obsolete.
+    pub(crate) fn note_obsolete(&self, dva: &Dva) -> Result<()> {
+        self.aside.add(dva.vdev(), Aside::Obsolete, dva.offset(), dva.asize())
+    }
+
     /// Takes an allocation of the same txg back.
     pub(crate) fn unalloc(&self, tree: &VdevTree, dva: &Dva, txg: u64) -> Result<()> {
         self.top(dva.vdev())?.unalloc(dva.offset(), Self::size(tree, dva), txg)

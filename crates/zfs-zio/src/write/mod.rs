@@ -17,6 +17,7 @@ mod log;
 mod pack;
 mod repair;
 
+use crate::VdevKind;
 use crate::alloc::{Allocator, AsideDelta, Ask, Class, Loader, MetaslabDelta, SpaceFigures, TopSeed};
 use crate::arc::CacheKey;
 use crate::bookmark::Zbookmark;
@@ -358,6 +359,18 @@ impl Zio {
         let (writer, since) = (self.writer()?, self.resumptions());
         let result = self.each_address(bp, &mut |dva, birth| writer.alloc().free(self.vdevs(), dva, birth, txg));
         self.judge(since, result.map_err(|e| e.txg(txg)))
+    }
+
+    /// Notes that nothing refers to an address on a removed vdev any more, while the block there lives on under the
+    /// address it was moved to. Fails with `Corrupt` for an address elsewhere.
+    pub fn note_obsolete(&self, dva: &Dva) -> Result<()> {
+        let since = self.resumptions();
+        let known = self.vdevs().top(dva.vdev()).is_some_and(|top| top.config.kind == VdevKind::Indirect);
+        let noted = match known {
+            true => self.writer()?.alloc().note_obsolete(dva),
+            false => Err(Error::corrupt("a list of obsolete blocks with one that is on no removed device")),
+        };
+        self.judge(since, noted.map_err(|e| e.offset(dva.offset())))
     }
 
     /// Marks what a pointer occupies as allocated: blocks of intent logs are found to be in use only at import. Fails
