@@ -2,7 +2,7 @@
 
 use super::import::pool_of;
 use super::{Engine, Imported, failure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uzfs_proto::{
     Caller, CloneSnapshotArgs, CreateDatasetArgs, CreateSnapshotsArgs, DatasetKind, DestroyDatasetsArgs, Empty,
@@ -102,6 +102,29 @@ pub(super) fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesyste
 
 fn number(values: &BTreeMap<String, Raw>, name: &str) -> u64 {
     values.get(name).and_then(Raw::as_u64).unwrap_or(0)
+}
+
+/// Takes snapshots, all or none.
+fn take_snapshots(ctx: &SyncCtx<'_>, paths: &[String], values: &Values, limited: bool) -> EngineResult<()> {
+    // All are checked before the first is taken: a task that fails must not have changed anything.
+    ctx.dsl().check_values(values)?;
+    let mut heads = Vec::new();
+    for path in paths {
+        let (head, name) = path.split_once('@').ok_or_else(|| Error::invalid("a snapshot without a name"))?;
+        let head = found(ctx.dsl(), head)?;
+        ctx.dsl().check_snapshot(ctx.tx, &head, name)?;
+        heads.push((head, name));
+    }
+    if limited {
+        let more: Vec<(&str, u64)> = paths.iter().map(|p| (p.split('@').next().unwrap_or(p), 1)).collect();
+        ctx.dsl().check_limits(Limit::Snapshots, &more)?;
+    }
+    let time = ctx.spa.ops().now().0;
+    for (head, name) in heads {
+        let snap = ctx.dsl().snapshot(ctx.tx, &head, name, time)?;
+        set_all(ctx, &snap, values)?;
+    }
+    Ok(())
 }
 
 impl Imported {
@@ -246,31 +269,24 @@ impl Engine {
             let text = "snapshots of one request belong to one pool";
             return Err(Failure::new(FailureCode::InvalidArgument, text).about(other));
         }
+        let heads: BTreeSet<&str> = args.names.iter().filter_map(|n| n.split('@').next()).collect();
+        if heads.len() != args.names.len() {
+            let text = "multiple snapshots of same fs not allowed";
+            return Err(Failure::new(FailureCode::InvalidArgument, text).about(first));
+        }
         let paths: Vec<String> = args.names.iter().map(|n| path_of(n)).collect();
         let values: Values = args.properties.into_iter().map(|(name, text)| (name, NewValue::Text(text))).collect();
+        let wanted = Arc::new((paths, values));
         let limited = is_limited(caller);
-        imported.task(&first, "snapshot", move |ctx| {
-            // All are checked before the first is taken: a task that fails must not have changed anything.
-            let mut heads = Vec::new();
-            for path in &paths {
-                let (head, _) = path.split_once('@').ok_or_else(|| Error::invalid("a snapshot without a name"))?;
-                if ctx.dsl().find(path)?.is_some() {
-                    return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
-                }
-                heads.push((found(ctx.dsl(), head)?, short(path)));
+        loop {
+            let wanted = wanted.clone();
+            let done = imported.task(&first, "snapshot", move |ctx| take_snapshots(ctx, &wanted.0, &wanted.1, limited));
+            match done {
+                // Another snapshot of one of them is of the same txg; there is one more after it.
+                Err(f) if f.code == FailureCode::Busy => {}
+                done => return done.map(|()| Empty {}),
             }
-            if limited {
-                let more: Vec<(&str, u64)> = paths.iter().map(|p| (p.split('@').next().unwrap_or(p), 1)).collect();
-                ctx.dsl().check_limits(Limit::Snapshots, &more)?;
-            }
-            let time = ctx.spa.ops().now().0;
-            for (head, name) in heads {
-                let snap = ctx.dsl().snapshot(ctx.tx, &head, &name, time)?;
-                set_all(ctx, &snap, &values)?;
-            }
-            Ok(())
-        })?;
-        Ok(Empty {})
+        }
     }
 
     pub(super) fn set_properties(&self, args: SetPropertiesArgs) -> Result<Empty, Failure> {

@@ -114,6 +114,7 @@ impl DslPool {
         let missing = || Error::not_found("making a bookmark");
         let (path, short) = name.split_once('#').ok_or_else(|| Error::invalid("a bookmark without a name"))?;
         let head = self.find(path)?.ok_or_else(missing)?;
+        self.check_tail(&head.dir(), short)?;
         if head.marks.lock().iter().any(|m| m.name == short) {
             return Err(Error::new(ErrorKind::Exists, "making a bookmark"));
         }

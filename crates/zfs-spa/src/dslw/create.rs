@@ -209,8 +209,9 @@ impl DslPool {
     /// Makes a file system or volume. `path` has no pool name.
     ///
     /// # Errors
-    /// `Exists`, or `NotFound` for the parent.
+    /// `Exists`, `NotFound` for the parent, `Invalid` for a name that cannot be, `NameTooLong`, or `Loop` below too many others.
     pub fn create(&self, tx: &Tx, path: &str, new: NewObjset<'_>) -> Result<Arc<DatasetState>> {
+        self.check_path(path)?;
         let (parent, name) = self.parent_of(path)?;
         if self.find_dir(path)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "making a dataset"));
@@ -228,6 +229,7 @@ impl DslPool {
     /// # Errors
     /// `Exists`, or `NotFound` for the parent or the snapshot.
     pub fn clone_of(&self, tx: &Tx, path: &str, origin: &str) -> Result<Arc<DatasetState>> {
+        self.check_path(path)?;
         let (parent, name) = self.parent_of(path)?;
         if self.find_dir(path)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "making a clone"));
@@ -235,6 +237,9 @@ impl DslPool {
         let missing = || Error::new(ErrorKind::NotFound, "making a clone: no such snapshot");
         let named = origin.rsplit('@').next().unwrap_or(origin);
         let origin = self.find(origin)?.filter(|o| o.phys().is_snapshot()).ok_or_else(missing)?;
+        if origin.phys().creation_txg >= tx.txg() {
+            return Err(Error::new(ErrorKind::Busy, "making a clone of a snapshot of this txg"));
+        }
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, Some(&origin), 0)?;

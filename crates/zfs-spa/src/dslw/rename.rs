@@ -14,6 +14,7 @@ impl DslPool {
     /// # Errors
     /// `Exists`.
     pub fn rename_snapshot(&self, tx: &Tx, snap: &Arc<DatasetState>, from: &str, to: &str) -> Result<()> {
+        self.check_tail(&snap.dir(), to)?;
         let head = self.dataset(snap.dir().phys().head_dataset_obj)?;
         let names = head.phys().snapnames_zapobj;
         if mosw::zap_has(&self.mos, names, to)? {
@@ -42,6 +43,7 @@ impl DslPool {
                     if mosw::zap_has(&self.mos, names, to)? {
                         return Err(Error::new(ErrorKind::Exists, "renaming a snapshot"));
                     }
+                    self.check_tail(&dir, to)?;
                     all.push(object);
                 } else if all.is_empty() {
                     return Err(missing());
@@ -83,6 +85,8 @@ impl DslPool {
     /// # Errors
     /// `Exists`, `NotFound` for the new parent, `Invalid` for a place below itself.
     pub fn rename(&self, tx: &Tx, dir: &Arc<DirState>, from: &str, to: &str) -> Result<()> {
+        self.check_path(to)?;
+        self.check_below(dir, to)?;
         if self.find_dir(to)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "renaming a dataset"));
         }
@@ -141,6 +145,9 @@ impl DslPool {
     pub fn rollback(&self, tx: &Tx, head: &Arc<DatasetState>) -> Result<()> {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg()) || os.is_dirty(tx.txg() + 1)) {
             return Err(Error::new(ErrorKind::Busy, "rolling back a dataset that is being written"));
+        }
+        if head.phys().prev_snap_txg >= tx.txg() {
+            return Err(Error::new(ErrorKind::Busy, "rolling back to a snapshot of this txg"));
         }
         let snap = head.prev.lock().clone().filter(|p| p.phys().next_snap_obj == head.object);
         let snap = snap.ok_or_else(|| Error::not_found("rolling back a dataset that has no snapshot"))?;

@@ -18,17 +18,30 @@ impl DslPool {
     /// snapshots of one request get the same.
     ///
     /// # Errors
-    /// `Exists`, or `Busy` while the dataset is dirty in this txg.
+    /// `Exists`, what [`Self::check_snapshot`] says, or `Busy` while the dataset is dirty in this txg.
     pub fn snapshot(&self, tx: &Tx, head: &Arc<DatasetState>, name: &str, time: u64) -> Result<Arc<DatasetState>> {
         if head.objset.lock().as_ref().is_some_and(|os| os.is_dirty(tx.txg())) {
             return Err(Error::new(ErrorKind::Busy, "taking a snapshot of a dataset that is being written"));
         }
-        if mosw::zap_get(&self.mos, head.phys().snapnames_zapobj, name)?.is_some() {
-            return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
-        }
+        self.check_snapshot(tx, head, name)?;
         let snap = self.snapshot_as(tx, head, name, time, tx.txg())?;
         self.log_of_snap(tx, "snapshot", &snap, name, " ")?;
         Ok(snap)
+    }
+
+    /// Whether a snapshot of that name can be taken in this txg: birth times cannot tell two of one txg apart.
+    ///
+    /// # Errors
+    /// `Exists`, `Invalid`, `NameTooLong`, or `Busy` when the dataset's newest snapshot is of this txg.
+    pub fn check_snapshot(&self, tx: &Tx, head: &DatasetState, name: &str) -> Result<()> {
+        self.check_tail(&head.dir(), name)?;
+        if mosw::zap_get(&self.mos, head.phys().snapnames_zapobj, name)?.is_some() {
+            return Err(Error::new(ErrorKind::Exists, "taking a snapshot"));
+        }
+        match head.phys().prev_snap_txg >= tx.txg() {
+            true => Err(Error::new(ErrorKind::Busy, "taking a second snapshot in one txg")),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn snapshot_as(

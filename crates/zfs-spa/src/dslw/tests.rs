@@ -1,6 +1,7 @@
 //! The dataset layer on a disk in memory, judged by walks: what is allocated is what can be reached or waits to be
 //! freed, and every directory's sums are those of its blocks.
 
+mod names;
 mod random;
 
 use super::*;
