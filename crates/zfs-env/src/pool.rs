@@ -127,11 +127,6 @@ pub fn spawn<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'stat
     std::thread::Builder::new().name(name.into()).spawn(f)
 }
 
-/// Whether the caller runs on that thread.
-pub fn is_current<T>(thread: &JoinHandle<T>) -> bool {
-    thread.thread().id() == std::thread::current().id()
-}
-
 /// Lets real time pass, whatever a simulated clock says: for waiting until other threads got somewhere.
 pub fn pause(time: std::time::Duration) {
     std::thread::sleep(time);

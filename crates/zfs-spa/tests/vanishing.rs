@@ -217,3 +217,43 @@ fn a_device_vanishes_while_it_is_attached() {
         assert_eq!(one(how, 100_000, false), Outcome::Joined);
     }
 }
+
+/// A device is attached at the very moment at which a resilver has ended and the old one is let go of.
+#[test]
+fn devices_come_while_others_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    fresh(dir.path());
+    let spa = open(dir.path());
+    let (done, ended) = std::sync::mpsc::channel();
+    let work = {
+        let (spa, dir) = (spa.clone(), dir.path().to_owned());
+        move || {
+            let image = |n: u32| {
+                let path = dir.join(format!("new{n}"));
+                let device = Arc::new(FileDevice::create(&path, 64 * MIB).unwrap());
+                NewVdev::Leaf { path: path.to_string_lossy().into_owned(), device, disk: false }
+            };
+            for n in 0..30 {
+                let old = spa.zio().vdevs().leaves()[0].guid();
+                spa.attach(old, &image(2 * n), true, None).unwrap();
+                std::thread::sleep(Duration::from_micros(u64::from(n) * 700));
+                // The one that is let go of may be gone by now, or be one that is being replaced.
+                let at = spa.zio().vdevs().leaves().last().unwrap().guid();
+                let _ = spa.attach(at, &image(2 * n + 1), false, None);
+                spa.wait_scan();
+                while let [_, .., last] = spa.zio().vdevs().leaves().as_slice() {
+                    spa.detach(last.guid()).unwrap();
+                }
+            }
+            done.send(()).unwrap();
+        }
+    };
+    let worker = std::thread::spawn(work);
+    if ended.recv_timeout(Duration::from_secs(60)).is_err() {
+        assert!(worker.is_finished(), "attaching waits for what waits for it");
+    }
+    worker.join().unwrap();
+    spa.close(false).unwrap();
+    drop(spa);
+    judge(dir.path());
+}

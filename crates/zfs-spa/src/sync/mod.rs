@@ -346,7 +346,7 @@ impl Spa {
     /// When something did not reach the disk, or when a suspended pool should be destroyed.
     pub fn close(&self, destroy: bool) -> Result<()> {
         self.give_up();
-        self.halt_scan();
+        self.end_scans();
         let last = match self.zio.is_suspended() {
             true if destroy => Err(Error::new(ErrorKind::Io, "destroying a suspended pool")),
             true => Ok(()),

@@ -90,6 +90,8 @@ pub(super) struct Scan {
     before: u64,
     counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
+    /// Threads that do what is due after a resilver. They take `changing`, so whoever holds it cannot wait for them.
+    settling: Vec<JoinHandle<()>>,
     /// Object sets that were visited.
     done: Arc<Mutex<HashSet<u64>>>,
 }
@@ -242,7 +244,11 @@ impl Spa {
 
     /// Waits until no scan is being made, nor another that is due after it: everything was visited, or could not be.
     pub fn wait_scan(&self) {
-        while self.scan.lock().thread.as_ref().is_some_and(|t| !t.is_finished()) {
+        let busy = || {
+            let scan = self.scan.lock();
+            scan.thread.iter().chain(&scan.settling).any(|t| !t.is_finished())
+        };
+        while busy() {
             zfs_env::pool::pause(Duration::from_millis(1));
         }
     }
@@ -252,13 +258,25 @@ impl Spa {
         let thread = {
             let mut scan = self.scan.lock();
             scan.counters.stop.store(true, Relaxed);
-            // The thread that begins what is due after a scan halts nothing but itself.
-            scan.thread.take_if(|t| !zfs_env::pool::is_current(t))
+            scan.thread.take()
         };
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!(pool = &**self.zio.pool_name(), "the scan died");
+        self.await_ended(thread);
+    }
+
+    /// Ends a scan and what is due after it, which may be another scan. The caller does not hold `changing`.
+    pub(super) fn end_scans(&self) {
+        for _ in 0..2 {
+            self.halt_scan();
+            let settling = std::mem::take(&mut self.scan.lock().settling);
+            self.await_ended(settling);
+        }
+    }
+
+    fn await_ended(&self, threads: impl IntoIterator<Item = JoinHandle<()>>) {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(pool = &**self.zio.pool_name(), "the scan died");
+            }
         }
     }
 
@@ -353,7 +371,11 @@ impl Spa {
         };
         // Not on this thread: whoever starts a scan waits for the end of the last.
         match zfs_env::spawn("replaced", again) {
-            Ok(thread) => self.scan.lock().thread = Some(thread),
+            Ok(thread) => {
+                let mut scan = self.scan.lock();
+                scan.settling.retain(|t| !t.is_finished());
+                scan.settling.push(thread);
+            }
             Err(e) => tracing::error!(error = %e, "what was replaced could not be let go of"),
         }
     }
