@@ -2,10 +2,13 @@
 
 use crate::ctx::Ctx;
 use crate::datasets::{self, Range};
-use crate::{blocks, iostats, livelist, metaslabs, nvprint, p, tables, text, uber, view};
+use crate::{blocks, iostats, leaks, livelist, metaslabs, nvprint, p, tables, text, uber, view};
 use zfs_phys::history::LEGACY_EVENTS;
 use zfs_phys::{NvList, NvValue};
 use zfs_spa::Result;
+
+/// Exit code when references and what they refer to differ.
+const LOST: i32 = 2;
 
 /// Dumps what the options ask for; the result is the exit code.
 pub fn pool(c: &mut Ctx<'_>, ranges: &[Range]) -> i32 {
@@ -45,11 +48,11 @@ pub fn pool(c: &mut Ctx<'_>, ranges: &[Range]) -> i32 {
         let shown = metaslabs::logs(c);
         c.complain(shown);
     }
-    if c.opts.has('d') || c.opts.has('i') {
-        all_datasets(c, ranges);
-    }
     let mut code = 0;
-    if c.opts.has('b') || c.opts.has('c') {
+    if (c.opts.has('d') || c.opts.has('i')) && !all_datasets(c, ranges) {
+        code = LOST;
+    }
+    if code == 0 && (c.opts.has('b') || c.opts.has('c')) {
         code = blocks::run(c.o, c.opts, &c.pool, c.threads);
     }
     if c.opts.has('s') {
@@ -74,7 +77,8 @@ fn checkpoint(c: &mut Ctx<'_>) -> Result<()> {
     Ok(())
 }
 
-fn all_datasets(c: &mut Ctx<'_>, ranges: &[Range]) {
+/// Dumps all datasets; false when references and what they refer to are not the same.
+fn all_datasets(c: &mut Ctx<'_>, ranges: &[Range]) -> bool {
     datasets::mos(c, ranges);
     if c.opts.lvl('d') >= 3 {
         let dir = |name: &[u8]| c.pool.directory().lookup_u64(name).ok().flatten().filter(|o| *o != 0);
@@ -108,7 +112,14 @@ fn all_datasets(c: &mut Ctx<'_>, ranges: &[Range]) {
     }
     let counted = uses.count_deleted(c);
     c.complain(counted);
-    uses.verify(c);
+    let mut lost = false;
+    if !c.opts.has('L') {
+        match leaks::check(c) {
+            Ok(found) => lost = found,
+            Err(e) => c.complain(Err(e)),
+        }
+    }
+    uses.verify(c, lost)
 }
 
 fn bptree(c: &mut Ctx<'_>) -> Result<()> {

@@ -71,29 +71,35 @@ impl Uses {
         Ok(())
     }
 
-    /// Prints the comparison.
-    pub fn verify(&self, c: &mut Ctx<'_>) {
+    /// Prints the comparison; whether all is as it should be. What removed vdevs left is compared only where nothing is
+    /// `lost` so far, as with OpenZFS.
+    pub fn verify(&self, c: &mut Ctx<'_>, lost: bool) -> bool {
         let pool = c.pool.clone();
         let line = |c: &mut Ctx<'_>, name: &str, used: u64, counted: u64| {
             if used == counted {
                 p!(c.o, "Verified {name} feature refcount of {counted} is correct\n");
             } else {
                 p!(c.o, "{name} feature refcount mismatch: {used} consumers != {counted} refcount\n");
-                c.corrupt = true;
             }
+            used == counted
         };
+        let mut same = !lost;
         for info in FEATURES {
             let Some(used) = self.used(info.feature) else { continue };
             let Some(counted) = pool.features().counts().get(info.guid).copied() else { continue };
-            line(c, info.name, used, counted);
+            same &= line(c, info.name, used, counted);
         }
-        if let Err(e) = self.removals(c) {
+        if !same {
+            return false;
+        }
+        self.removals(c).unwrap_or_else(|e| {
             c.complain(Err(e));
-        }
+            true
+        })
     }
 
     /// What removed vdevs left behind: their mappings, and what tells which parts of those nobody needs any more.
-    fn removals(&self, c: &mut Ctx<'_>) -> Result<()> {
+    fn removals(&self, c: &mut Ctx<'_>) -> Result<bool> {
         let pool = c.pool.clone();
         let (mos, dir) = (pool.mos(), pool.directory());
         let (mut mappings, mut counts, mut precise, mut maps) = (0u64, 0u64, 0u64, 0u64);
@@ -119,19 +125,20 @@ impl Uses {
             (Feature::DeviceRemoval, "device_removal", "indirect vdevs", mappings),
             (Feature::ObsoleteCounts, "indirect_refcount", "obsolete counts objects", objects),
         ];
+        let mut same = true;
         for (feature, name, what, found) in rows {
             let counted = pool.features().counts().get(feature.guid()).copied().unwrap_or(0);
             if found == counted {
                 p!(c.o, "Verified {name} feature refcount of {counted} is correct\n");
                 continue;
             }
-            c.corrupt = true;
+            same = false;
             p!(c.o, "Number of {what} ({found}) does not match feature count ({counted})\n");
             if feature == Feature::ObsoleteCounts {
                 let rd = self.remaps;
                 p!(c.o, "pv:{precise} os:{maps} oc:{counts} sc:{condensing} ob:{list} rd:{rd}\n");
             }
         }
-        Ok(())
+        Ok(same)
     }
 }

@@ -18,6 +18,7 @@ mod il;
 mod iostats;
 mod l2arc;
 mod label;
+mod leaks;
 mod livelist;
 mod metaslabs;
 mod nvprint;
