@@ -69,11 +69,11 @@ posix_fadvise = 2
 copy_file_range = 5
 ";
 /// Settings of fsx: files of a few blocks, of many, of one; aligned operations; mappings that are left to the kernel.
-/// Aligned runs allocate nothing: fsx then asks for ranges of no length, which POSIX refuses.
+/// No operation is empty, and aligned runs allocate nothing: fsx would ask for ranges of no length, which POSIX refuses.
 const RUNS: [(&str, &str, u32); 4] = [
-    ("blocks", "nomsyncafterwrite = true\nflen = 1000000\n[opsize]\nmax = 100000\n", 3),
-    ("small", "nomsyncafterwrite = true\nflen = 100000\n[opsize]\nmax = 5000\n", 3),
-    ("large", "nomsyncafterwrite = true\nflen = 20000000\n[opsize]\nmax = 300000\n", 3),
+    ("blocks", "nomsyncafterwrite = true\nflen = 1000000\n[opsize]\nmin = 1\nmax = 100000\n", 3),
+    ("small", "nomsyncafterwrite = true\nflen = 100000\n[opsize]\nmin = 1\nmax = 5000\n", 3),
+    ("large", "nomsyncafterwrite = true\nflen = 20000000\n[opsize]\nmin = 1\nmax = 300000\n", 3),
     ("aligned", "nomsyncafterwrite = true\nflen = 2097152\n[opsize]\nmax = 262144\nalign = 4096\n", 0),
 ];
 
