@@ -1,6 +1,7 @@
 //! OpenZFS's sentences for the contract's failure codes, and the checks of names that OpenZFS makes
 //! before it asks the kernel.
 
+use crate::props::{MARK, SNAP};
 use uzfs_proto::{Failure, FailureCode};
 
 /// The sentence after `cannot open 'x': `.
@@ -37,6 +38,26 @@ fn component_char(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-_.: ".contains(&b)
 }
 
+/// Why something that is to be one of `kinds` (bits of [`crate::props`]) cannot get a name; none if it can
+/// (`zfs_validate_name`).
+pub fn bad_new_name(name: &str, kinds: u8) -> Option<String> {
+    let lacks = |c: char, kind: u8| kinds == kind && !name.contains(c);
+    if name.contains('@') && kinds & SNAP == 0 {
+        return Some("snapshot delimiter '@' is not expected here".into());
+    }
+    if lacks('@', SNAP) {
+        return Some("missing '@' delimiter in snapshot name".into());
+    }
+    if name.contains('#') && kinds & MARK == 0 {
+        return Some("bookmark delimiter '#' is not expected here".into());
+    }
+    if lacks('#', MARK) {
+        return Some("missing '#' delimiter in bookmark name".into());
+    }
+    // The names of what is being received, which nobody gives by hand.
+    name.contains('%').then(|| "invalid character % in name".into()).or_else(|| bad_dataset_name(name))
+}
+
 /// Why `name` cannot be the name of a dataset, snapshot or bookmark; none if it can.
 pub fn bad_dataset_name(name: &str) -> Option<String> {
     if name.len() >= 256 {
@@ -62,6 +83,10 @@ pub fn bad_dataset_name(name: &str) -> Option<String> {
     for component in base.split('/').chain(tail) {
         if component.is_empty() {
             return Some("empty component or misplaced '@' or '#' delimiter in name".into());
+        }
+        if component.contains('/') {
+            // OpenZFS's words for a slash behind the delimiter.
+            return Some("trailing slash in name".into());
         }
         if let Some(bad) = component.chars().find(|c| !c.is_ascii() || !component_char(*c as u8)) {
             return Some(format!("invalid character '{bad}' in name"));

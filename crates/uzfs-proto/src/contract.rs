@@ -232,6 +232,8 @@ contract_methods! {
     unary owner ClearErrors clear_errors(ClearErrorsArgs) -> Empty;
     /// Takes a device offline or brings it back.
     unary owner SetDeviceState set_device_state(SetDeviceStateArgs) -> VdevNode;
+    /// Fails with DeviceInUse, and a sentence about each, when devices that a pool is to get are in use.
+    unary owner CheckDevices check_devices(CheckDevicesArgs) -> Empty;
     /// Wipes the labels of a device that no pool uses.
     unary owner ClearLabel clear_label(ClearLabelArgs) -> Empty;
     /// Starts, pauses or stops a scrub or resilver.

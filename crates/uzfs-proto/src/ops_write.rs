@@ -136,6 +136,14 @@ contract_structs! {
         pub fault: bool,
     }
 
+    /// Parameters of CheckDevices.
+    pub struct CheckDevicesArgs {
+        /// Devices, in groups and alone.
+        pub vdevs: Vec<VdevSpec>,
+        /// Let those be that belong to a pool which is not imported (`-f`).
+        pub force: bool,
+    }
+
     /// Parameters of ClearLabel.
     pub struct ClearLabelArgs {
         /// Path of the device.

@@ -252,6 +252,11 @@ pub fn is_userquota(name: &str) -> bool {
     USER_QUOTA.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether there is such a property of datasets, the user's own included.
+pub fn is_known(name: &str) -> bool {
+    dataset(name).is_some() || is_user(name) || is_userquota(name)
+}
+
 /// `written@SNAP` or `written#MARK`.
 pub fn is_written(name: &str) -> bool {
     name.starts_with("written@") || name.starts_with("written#")

@@ -53,6 +53,9 @@ pub fn value(name: &str, text: &str, kind: DatasetKind, creating: bool) -> Resul
         return quota_of(name, text, kind);
     }
     let Some(def) = dataset(name) else { return Err(format!("invalid property '{name}'")) };
+    if kind == DatasetKind::Snapshot {
+        return Err("this property can not be modified for snapshots".into());
+    }
     match def.attr {
         Attr::ReadOnly => return Err(format!("'{name}' is readonly")),
         Attr::OneTime | Attr::OneTimeDefault if !creating => return Err(format!("'{name}' is readonly")),
@@ -76,7 +79,7 @@ fn quota_of(name: &str, text: &str, kind: DatasetKind) -> Result<Raw, String> {
         return Err(format!("'{name}' does not apply to datasets of this type"));
     }
     if who.parse::<u32>().is_err() {
-        return Err(format!("'{name}' has no such user, group or project"));
+        return Err(format!("'{name}' has an invalid user/group name"));
     }
     match text {
         "none" => Ok(Raw::number(0)),
@@ -116,6 +119,11 @@ fn limits(def: &Def, text: &str, raw: &Raw) -> Result<(), String> {
         "recordsize" | "volblocksize" if !n.is_power_of_two() || !(512..=16 << 20).contains(&n) => {
             Err(format!("'{name}' must be power of 2 from 512B to 16M"))
         }
+        "special_small_blocks" if n != 0 && !(n.is_power_of_two() && (512..=16 << 20).contains(&n)) => {
+            Err(format!("invalid '{name}={n}' property: must be zero or a power of 2 from 512B to 16M"))
+        }
+        "mlslabel" if text != "none" => Err("mlslabels are unsupported".into()),
+        "volsize" if n == 0 => Err(format!("'{name}' cannot be zero")),
         "quota" | "refquota" if n == 0 && text != "none" => Err(format!("use 'none' to disable {name}")),
         "mountpoint" if !text.starts_with('/') && text != "none" && text != "legacy" => {
             Err(format!("'{name}' must be an absolute path, 'none', or 'legacy'"))

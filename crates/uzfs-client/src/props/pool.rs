@@ -9,7 +9,7 @@ use super::{Attr, Def, Default, Format, POOLKIND};
 pub const POOL: &[Def] = &[
     Def { name: "name", column: "NAME", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Text, default: Default::None, values: "", right: false, flex: true, visible: false },
     Def { name: "size", column: "SIZE", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Count, default: Default::None, values: "<size>", right: true, flex: false, visible: true },
-    Def { name: "capacity", column: "CAP", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Percent, default: Default::None, values: "<size>", right: true, flex: false, visible: true },
+    Def { name: "capacity", column: "CAP", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Percent, default: Default::None, values: "<percent>", right: true, flex: false, visible: true },
     Def { name: "altroot", column: "ALTROOT", kinds: POOLKIND, attr: Attr::Default, format: Format::Text, default: Default::None, values: "<path>", right: false, flex: true, visible: true },
     Def { name: "health", column: "HEALTH", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Text, default: Default::None, values: "<state>", right: true, flex: false, visible: true },
     Def { name: "guid", column: "GUID", kinds: POOLKIND, attr: Attr::ReadOnly, format: Format::Plain, default: Default::None, values: "<guid>", right: true, flex: true, visible: true },

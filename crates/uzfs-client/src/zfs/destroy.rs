@@ -113,7 +113,7 @@ fn bookmark(session: &mut Session, args: &Parsed, name: String) -> Run {
     if let Some((_, what)) = options.iter().find(|(letter, _)| args.has(*letter)) {
         return refuse(session, &format!("{what} is not supported with bookmark"));
     }
-    if !super::relate::exists(session, &name)? {
+    if super::relate::kind(session, &name)?.is_none() {
         return refuse(session, &format!("bookmark '{name}' does not exist."));
     }
     let call = DestroyDatasetsArgs { names: vec![name], defer: false, force: false };
@@ -143,6 +143,10 @@ fn execute(session: &mut Session, args: &Parsed, names: Vec<String>) -> Run {
         Ok(_) => Ok(0),
         Err(f) => {
             let subject = f.subject.clone().unwrap_or(first);
+            if f.code == FailureCode::Busy && subject.contains('@') {
+                let how = format!("Run 'zfs holds -r {subject}' to see holders.");
+                return refuse(session, &format!("cannot destroy snapshot {subject}: it's being held. {how}"));
+            }
             let subject = if subject.contains('@') { format!("snapshot {subject}") } else { format!("'{subject}'") };
             putln!(session.err, "cannot destroy {subject}: {}", why(&f));
             Ok(1)
@@ -248,12 +252,13 @@ fn snapshots(session: &mut Session, args: &Parsed, dataset: &str, spec: &str) ->
     }
     let mut all = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut refused = 0;
     for snap in &doomed {
         let mut of = Vec::new();
         family.gather(snap, &mut BTreeSet::new(), &mut of);
         of.retain(|n| n != snap);
         if !of.is_empty() && !args.has('R') && !args.has('d') {
-            return dependents(session, &family, snap, 'R', "dependent clones", &of);
+            refused = dependents(session, &family, snap, 'R', "dependent clones", &of)?;
         }
         if args.has('R') {
             family.gather(snap, &mut seen, &mut all);
@@ -262,6 +267,9 @@ fn snapshots(session: &mut Session, args: &Parsed, dataset: &str, spec: &str) ->
         }
     }
     say(session, args, &all);
+    if refused != 0 {
+        return Ok(refused);
+    }
     if args.has('v') || args.has('p') {
         reclaimed(session, args, &family, &rows)?;
     }

@@ -10,6 +10,7 @@ pub mod outside;
 mod relate;
 mod table;
 
+pub(crate) use change::LIBZFS_FAILED;
 pub use table::COMMANDS;
 
 use crate::columns::{self, Table};
@@ -82,8 +83,8 @@ fn usage_end(command: Option<&Command>) -> String {
     out.push_str("\nThe following properties are supported:\n");
     let _ = writeln!(out, "\n\t{:<21} EDIT  INHERIT   VALUES\n", "PROPERTY");
     for def in program::usage_order(&columns::all_native(Table::Dataset)) {
-        let edit = if def.attr == Attr::ReadOnly { " NO    " } else { "YES    " };
-        let inherit = if def.attr == Attr::Inherit { "  YES   " } else { "   NO   " };
+        let edit = if matches!(def.attr, Attr::Inherit | Attr::Default) { "YES    " } else { " NO    " };
+        let inherit = if matches!(def.attr, Attr::Inherit | Attr::OneTime) { "  YES   " } else { "   NO   " };
         let _ = writeln!(out, "\t{:<22} {edit}{inherit}{}", def.name, def.values);
     }
     for (name, settable) in PARAMETRIC {

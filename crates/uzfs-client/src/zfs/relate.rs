@@ -7,8 +7,8 @@ use crate::props::{FS, MARK, SNAP, VOL};
 use crate::sentence;
 use crate::session::{Run, Session, Stop, putln};
 use uzfs_proto::{
-    BookmarkSpec, CreateBookmarksArgs, Dataset, Failure, FailureCode, HoldArgs, HoldEntry, ListHoldsArgs, PromoteArgs,
-    method,
+    BookmarkSpec, CreateBookmarksArgs, Dataset, DatasetKind, Failure, FailureCode, HoldArgs, HoldEntry, ListHoldsArgs,
+    PromoteArgs, method,
 };
 
 /// One dataset, snapshot or bookmark with some properties; says that it does not exist otherwise.
@@ -25,24 +25,20 @@ pub(super) fn open(session: &mut Session, name: &str, properties: &[&str]) -> Re
     Ok(found.into_iter().find(|d| d.name == name))
 }
 
-/// Whether there is a dataset, snapshot or bookmark; says nothing.
-pub(super) fn exists(session: &mut Session, name: &str) -> Result<bool, Stop> {
+/// What kind of dataset, snapshot or bookmark there is of that name; says nothing.
+pub(super) fn kind(session: &mut Session, name: &str) -> Result<Option<DatasetKind>, Stop> {
     let call = uzfs_proto::ListDatasetsArgs {
         roots: vec![name.to_owned()],
         depth: Some(0),
-        kinds: vec![
-            uzfs_proto::DatasetKind::Filesystem,
-            uzfs_proto::DatasetKind::Volume,
-            uzfs_proto::DatasetKind::Bookmark,
-        ],
+        kinds: vec![DatasetKind::Filesystem, DatasetKind::Volume, DatasetKind::Snapshot, DatasetKind::Bookmark],
         properties: Some(Vec::new()),
     };
-    let mut there = false;
+    let mut kind = None;
     let _ = session.stream::<method::ListDatasets>(&call, &mut |part| {
-        there |= part.datasets.iter().any(|d| d.name == name);
+        kind = kind.or_else(|| part.datasets.iter().find(|d| d.name == name).map(|d| d.kind));
         true
     })?;
-    Ok(there)
+    Ok(kind)
 }
 
 /// `zfs promote`.
@@ -210,6 +206,7 @@ pub fn holds(session: &mut Session, args: &Parsed) -> Run {
             Some(found) => names.extend(found),
         }
     }
+    let none = names.is_empty();
     let reply = session.call::<method::ListHolds>("cannot list holds", &ListHoldsArgs { names })?;
     let width =
         |of: &dyn Fn(&HoldEntry) -> usize, least: usize| reply.holds.iter().map(of).max().unwrap_or(0).max(least);
@@ -225,7 +222,7 @@ pub fn holds(session: &mut Session, args: &Parsed) -> Run {
             putln!(session.out, "{:name_width$}  {:tag_width$}  {time}", h.snapshot, h.tag);
         }
     }
-    if reply.holds.is_empty() {
+    if none {
         putln!(session.err, "no datasets available");
     }
     Ok(code)

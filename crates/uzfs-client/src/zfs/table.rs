@@ -336,7 +336,11 @@ pub const COMMANDS: &[Command] = &[
     PROMOTE,
     RENAME,
     BOOKMARK,
-    later("diff", &["diff [-FHth] <snapshot> [snapshot|filesystem]"]),
+    later(
+        "program",
+        &["program [-jn] [-t <instruction limit>] [-m <memory limit (b)>]\n    \
+        <pool> <program file> [lua args...]"],
+    ),
     BLANK,
     LIST,
     BLANK,
@@ -400,7 +404,6 @@ pub const COMMANDS: &[Command] = &[
         ),
         &["recv"],
     ),
-    later("redact", &["redact <snapshot> <bookmark> <redaction_snapshot> ..."]),
     BLANK,
     later(
         "allow",
@@ -413,6 +416,7 @@ pub const COMMANDS: &[Command] = &[
             "allow -s @setname <perm|@setname>[,...] <filesystem|volume>",
         ],
     ),
+    BLANK,
     later(
         "unallow",
         &[
@@ -427,7 +431,7 @@ pub const COMMANDS: &[Command] = &[
     HOLD,
     HOLDS,
     RELEASE,
-    BLANK,
+    later("diff", &["diff [-FHth] <snapshot> [snapshot|filesystem]"]),
     LOAD_KEY,
     UNLOAD_KEY,
     later(
@@ -438,18 +442,8 @@ pub const COMMANDS: &[Command] = &[
             "change-key -i [-l] <filesystem|volume>",
         ],
     ),
-    BLANK,
-    later(
-        "program",
-        &["program [-jn] [-t <instruction limit>] [-m <memory limit (b)>]\n    \
-        <pool> <program file> [lua args...]"],
-    ),
-    later("rewrite", &["rewrite [-rvx] [-o <offset>] [-l <length>] <directory|file ...>"]),
+    later("redact", &["redact <snapshot> <bookmark> <redaction_snapshot> ..."]),
     later("wait", &["wait [-t <activity>] <filesystem>"]),
-    BLANK,
-    later("jail", &["jail <jailid|jailname> <filesystem>"]),
-    later("unjail", &["unjail <jailid|jailname> <filesystem>"]),
-    BLANK,
     later("zone", &["zone <nsfile> <filesystem>"]),
     later("unzone", &["unzone <nsfile> <filesystem>"]),
 ];

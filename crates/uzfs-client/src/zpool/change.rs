@@ -1,11 +1,12 @@
 //! `zpool add`, `set`, `upgrade`, `reguid`, `labelclear`, `clear`, `online`, `offline`, `attach`, `detach`, `replace`,
 //! `scrub` and `resilver`.
 
-use super::create::{pool_properties, print_spec, refuse, spec_errors};
+use super::create::{check_devices, is_ashift, pool_properties, print_spec, refuse, spec_errors};
 use super::spec;
 use crate::getopt::Parsed;
 use crate::sentence;
 use crate::session::{Run, Session, Stop, putln};
+use crate::zfs::LIBZFS_FAILED;
 use std::collections::BTreeMap;
 use uzfs_proto::{
     AddDevicesArgs, AttachDeviceArgs, ChangeGuidArgs, ClearErrorsArgs, ClearLabelArgs, DetachDeviceArgs, Failure,
@@ -15,7 +16,8 @@ use uzfs_proto::{
 
 /// The pools of those names, or all; the missing ones are told.
 fn pools(session: &mut Session, names: &[String], tree: bool) -> Result<(Vec<Pool>, bool), Stop> {
-    let args = GetPoolsArgs { pools: names.to_vec(), tree, ..GetPoolsArgs::default() };
+    let properties = Some(vec!["compatibility".to_owned()]);
+    let args = GetPoolsArgs { pools: names.to_vec(), properties, tree, ..GetPoolsArgs::default() };
     let reply = session.call::<method::GetPools>("cannot open pools", &args)?;
     for name in &reply.missing {
         putln!(session.err, "cannot open '{name}': no such pool");
@@ -48,15 +50,24 @@ fn done(session: &mut Session, what: &str, result: Result<(), Failure>) -> Run {
     }
 }
 
+/// The same where OpenZFS's tools pass on what their library returns.
+fn passed_on(session: &mut Session, what: &str, result: Result<(), Failure>) -> Run {
+    let Err(f) = result else { return Ok(0) };
+    putln!(session.err, "{what}: {}", told(&f));
+    Ok(LIBZFS_FAILED)
+}
+
 fn ashift(session: &mut Session, args: &Parsed) -> Result<Option<u64>, Stop> {
     let properties = pool_properties(session, args)?;
     if let Some(other) = properties.keys().find(|k| *k != "ashift") {
         return refuse(session, &format!("property '{other}' cannot be set here"));
     }
-    match properties.get("ashift").map(|text| text.parse::<u64>()) {
+    match properties.get("ashift") {
         None => Ok(None),
-        Some(Ok(n)) if n == 0 || (9..=16).contains(&n) => Ok(Some(n).filter(|n| *n != 0)),
-        Some(_) => refuse(session, "ashift must be a number between 9 and 16, or 0"),
+        Some(text) if is_ashift(text) => Ok(text.parse().ok().filter(|n| *n != 0)),
+        Some(text) => {
+            refuse(session, &format!("invalid 'ashift={text}' property: only values between 9 and 16 are allowed."))
+        }
     }
 }
 
@@ -78,9 +89,7 @@ pub fn add(session: &mut Session, args: &Parsed) -> Run {
     if wrong.is_empty() {
         wrong.extend(found.tree.as_ref().and_then(|tree| spec::mismatch_with(tree, &vdevs)));
     }
-    if !wrong.is_empty() && !args.has('f') {
-        return spec_errors(session, &wrong, false);
-    }
+    check_devices(session, args, &vdevs, &wrong)?;
     if args.has('n') {
         putln!(session.out, "would update '{name}' to the following configuration:\n\n\t{name}");
         for top in found.tree.iter().flat_map(|t| &t.children).filter(|t| t.kind != "hole") {
@@ -127,7 +136,7 @@ pub fn set(session: &mut Session, args: &Parsed) -> Run {
     let known =
         crate::props::pool(property).is_some() || crate::props::is_feature(property) || crate::props::is_user(property);
     if !known {
-        return refuse(session, &format!("property '{property}' is not a valid pool or vdev property"));
+        return refuse(session, &format!("cannot set property for '{name}': invalid property '{property}'"));
     }
     if property == "compatibility"
         && let Err(why) = super::compat::load(value)
@@ -138,6 +147,9 @@ pub fn set(session: &mut Session, args: &Parsed) -> Run {
     let properties = BTreeMap::from([(property.to_owned(), value.to_owned())]);
     let call = SetPoolPropertiesArgs { pool: name.clone(), properties };
     let result = session.try_call::<method::SetPoolProperties>(&call)?.map(drop);
+    if result.as_ref().is_err_and(|f| f.code == FailureCode::NoSuchDataset) {
+        return refuse(session, &format!("cannot set property for '{name}': no such pool or dataset"));
+    }
     done(session, &format!("cannot set property for '{name}'"), result)
 }
 
@@ -157,6 +169,7 @@ pub fn reguid(session: &mut Session, args: &Parsed) -> Run {
         Some(Ok(n)) if n != 0 => Some(U64(n)),
         Some(_) => return refuse(session, "invalid GUID"),
     };
+    pool(session, name)?;
     let result = session.try_call::<method::ChangeGuid>(&ChangeGuidArgs { pool: name.clone(), guid })?;
     done(session, &format!("cannot reguid '{name}'"), result.map(drop))
 }
@@ -183,6 +196,15 @@ pub fn labelclear(session: &mut Session, args: &Parsed) -> Run {
 /// The version of pools that have features instead of versions (`SPA_VERSION_FEATURES`).
 const FEATURE_FLAGS: u64 = 5000;
 
+/// The features that the `compatibility` of a pool lets it have; nothing when it lets it have all.
+fn allowed(session: &mut Session, pool: &Pool) -> Result<Option<Vec<String>>, Stop> {
+    let value = pool.properties.get("compatibility").and_then(|p| p.value.text.clone()).unwrap_or_default();
+    match super::compat::load(&value) {
+        Ok((set, _)) => Ok(set.map(|s| s.into_iter().collect())),
+        Err(why) => refuse(session, &format!("cannot upgrade '{}': {why}", pool.name)),
+    }
+}
+
 /// `zpool upgrade`.
 pub fn upgrade(session: &mut Session, args: &Parsed) -> Run {
     if args.has('v') {
@@ -201,7 +223,7 @@ pub fn upgrade(session: &mut Session, args: &Parsed) -> Run {
     let mut code = i32::from(!all_there);
     for found in found {
         let name = &found.name;
-        let call = UpgradePoolArgs { pool: name.clone(), features: None };
+        let call = UpgradePoolArgs { pool: name.clone(), features: allowed(session, &found)? };
         match session.try_call::<method::UpgradePool>(&call)? {
             Ok(reply) if reply.features.is_empty() => {
                 putln!(session.out, "Pool '{name}' already has all supported and requested features enabled.");
@@ -243,7 +265,10 @@ fn list_old(session: &mut Session) -> Run {
     putln!(session.out, "This system supports ZFS pool feature flags.\n");
     let missing = |p: &Pool| -> Vec<String> {
         let release = |f: &&String| crate::props::is_release_feature(f);
-        p.disabled_features.iter().filter(release).cloned().collect()
+        let value = p.properties.get("compatibility").and_then(|v| v.value.text.clone()).unwrap_or_default();
+        let set = super::compat::load(&value).ok().and_then(|(set, _)| set);
+        let let_be = |f: &&String| set.as_ref().is_none_or(|s| s.contains(*f));
+        p.disabled_features.iter().filter(release).filter(let_be).cloned().collect()
     };
     let (legacy, found): (Vec<Pool>, Vec<Pool>) = found.into_iter().partition(|p| p.version < FEATURE_FLAGS);
     let old: Vec<(String, Vec<String>)> = found.iter().map(|p| (p.name.clone(), missing(p))).collect();
@@ -280,6 +305,7 @@ pub fn clear(session: &mut Session, args: &Parsed) -> Run {
         Some(device) => format!("cannot clear errors for {device}"),
         None => format!("cannot clear errors for {name}"),
     };
+    pool(session, name)?;
     let call = ClearErrorsArgs { pool: name.clone(), device };
     let result = session.try_call::<method::ClearErrors>(&call)?.map(drop);
     done(session, &what, result)
@@ -292,6 +318,9 @@ pub fn set_state(session: &mut Session, args: &Parsed, online: bool) -> Run {
     };
     if devices.is_empty() {
         return Err(Stop::Usage("missing device name".into()));
+    }
+    if pool(session, name).is_err() {
+        return refuse(session, &format!("failed to open pool \"{name}\""));
     }
     let mut code = 0;
     for device in devices {
@@ -309,6 +338,10 @@ pub fn set_state(session: &mut Session, args: &Parsed, online: bool) -> Run {
                 code = 1;
             }
             Ok(_) => {}
+            Err(f) if f.code == FailureCode::NoSuchDevice && online => {
+                putln!(session.err, "couldn't find device \"{device}\" in pool \"{name}\"");
+                code = 1;
+            }
             Err(f) => {
                 let word = if online { "online" } else { "offline" };
                 putln!(session.err, "cannot {word} {device}: {}", told(&f));
@@ -344,7 +377,8 @@ pub fn attach(session: &mut Session, args: &Parsed, replace: bool) -> Run {
     let call = AttachDeviceArgs { pool: name.clone(), device: device.clone(), new: new_spec, replace, ashift, force };
     match session.try_call::<method::AttachDevice>(&call)? {
         Err(f) if f.code == FailureCode::DeviceInUse => spec_errors(session, &f.details, force),
-        other => done(session, &what, other.map(drop)),
+        Ok(_) if args.has('w') => wait(session, std::slice::from_ref(name)).map(|()| 0),
+        other => passed_on(session, &what, other.map(drop)),
     }
 }
 
@@ -358,7 +392,7 @@ pub fn detach(session: &mut Session, args: &Parsed) -> Run {
     };
     let call = DetachDeviceArgs { pool: name.clone(), device: device.clone() };
     let result = session.try_call::<method::DetachDevice>(&call)?.map(drop);
-    done(session, &format!("cannot detach {device}"), result)
+    passed_on(session, &format!("cannot detach {device}"), result)
 }
 
 /// `zpool scrub` and `zpool resilver`.
@@ -385,6 +419,9 @@ pub fn scan(session: &mut Session, args: &Parsed, resilver: bool) -> Run {
             ScanAction::Stop => "cancel scrubbing",
         };
         if let Err(f) = session.try_call::<method::ScanPool>(&call)? {
+            if action == ScanAction::Pause && f.message.contains("no active scrub") {
+                continue;
+            }
             let open = f.code == FailureCode::NoSuchPool;
             let what = if open { format!("cannot open '{name}'") } else { format!("cannot {word} {name}") };
             putln!(session.err, "{what}: {}", told(&f));

@@ -8,11 +8,30 @@ use crate::session::{Run, Session, Stop, putln};
 use crate::zfs::mount::{self, How};
 use std::collections::BTreeMap;
 use std::path::Path;
-use uzfs_proto::{CreatePoolArgs, DatasetKind, DestroyPoolArgs, FailureCode, Raw, SyncPoolsArgs, VdevSpec, method};
+use uzfs_proto::{
+    CheckDevicesArgs, CreatePoolArgs, DatasetKind, DestroyPoolArgs, FailureCode, Raw, SyncPoolsArgs, VdevSpec, method,
+};
 
 pub fn refuse<T>(session: &mut Session, sentence: &str) -> Result<T, Stop> {
     putln!(session.err, "{sentence}");
     Err(Stop::Exit(1))
+}
+
+/// Ends the command when devices are in use, or groups of them do not match and `-f` was not given.
+pub fn check_devices(
+    session: &mut Session,
+    args: &Parsed,
+    vdevs: &[VdevSpec],
+    mismatches: &[String],
+) -> Result<(), Stop> {
+    let force = args.has('f');
+    let call = CheckDevicesArgs { vdevs: vdevs.to_vec(), force };
+    match session.try_call::<method::CheckDevices>(&call)? {
+        Ok(_) if mismatches.is_empty() || force => Ok(()),
+        Ok(_) => spec_errors(session, mismatches, false),
+        Err(f) if f.code == FailureCode::DeviceInUse => spec_errors(session, &f.details, force),
+        Err(f) => Err(session.fail("cannot look at devices", &f)),
+    }
 }
 
 pub fn pool_properties(session: &mut Session, args: &Parsed) -> Result<BTreeMap<String, String>, Stop> {
@@ -46,6 +65,11 @@ fn dataset_properties(session: &mut Session, args: &Parsed, what: &str) -> Resul
     Ok(out)
 }
 
+/// Whether a text is a sector size that a vdev can have, or lets it be chosen.
+pub fn is_ashift(text: &str) -> bool {
+    text.parse::<u64>().is_ok_and(|n| n == 0 || (9..=16).contains(&n))
+}
+
 /// Says why the mountpoint of a new pool cannot be used.
 fn unusable_mountpoint(place: &str) -> Option<String> {
     if place == "none" || place == "legacy" {
@@ -75,20 +99,25 @@ pub fn create(session: &mut Session, args: &Parsed) -> Run {
     }
     let reserved = ["mirror", "raidz", "draid", "spare", "log"].iter().any(|r| name.starts_with(r));
     if let Some(why) = sentence::bad_pool_name(name).or(reserved.then(|| "name is reserved".to_owned())) {
-        return refuse(session, &format!("{what}: {why}"));
+        putln!(session.err, "{what}: {why}");
+        return refuse(session, "pool name may have been omitted");
+    }
+    let mut properties = pool_properties(session, args)?;
+    if let Some(n) = properties.get("ashift").filter(|n| !is_ashift(n)) {
+        return refuse(session, &format!("invalid 'ashift={n}' property: only values between 9 and 16 are allowed."));
+    }
+    let unknown = args.values('O').filter_map(|o| o.split_once('=')).find(|(name, _)| !props::is_known(name));
+    if let Some((name, _)) = unknown {
+        return refuse(session, &format!("property '{name}' is not a valid filesystem property"));
     }
     let vdevs = match spec::specification(words) {
         Ok(vdevs) => vdevs,
         Err(why) => return refuse(session, &why),
     };
+    check_devices(session, args, &vdevs, &spec::mismatches(&vdevs))?;
     if !vdevs.iter().any(|v| !matches!(v.class.as_str(), "spare" | "cache" | "log")) {
         return refuse(session, "invalid vdev specification: at least one toplevel vdev must be specified");
     }
-    let mismatches = spec::mismatches(&vdevs);
-    if !mismatches.is_empty() && !args.has('f') {
-        return spec_errors(session, &mismatches, false);
-    }
-    let mut properties = pool_properties(session, args)?;
     features(session, &mut properties, args.has('d'))?;
     let altroot = args.value('R').map(str::to_owned).or_else(|| properties.remove("altroot"));
     if let Some(root) = altroot.as_deref().filter(|r| !r.starts_with('/')) {

@@ -359,6 +359,7 @@ const ATTACH: Command = Command {
     flags: &[
         switch('f', "Use a device that looks in use."),
         switch('s', "Accepted for compatibility."),
+        switch('w', "Wait until the device has everything."),
         option('o', "property=value", "Set a property of the device: ashift."),
     ],
     tells_missing: true,
@@ -440,7 +441,6 @@ pub const COMMANDS: &[Command] = &[
     BLANK,
     GET,
     SET,
-    BLANK,
     SYNC,
     BLANK,
     later("wait", &["wait [-Hp] [-T d|u] [-t <activity>[,...]] <pool> [interval]"]),

@@ -227,6 +227,10 @@ impl Backend for Fake {
         Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.pool))
     }
 
+    fn check_devices(&self, _: &Caller, _: CheckDevicesArgs) -> Result<Empty, Failure> {
+        Ok(Empty {})
+    }
+
     fn clear_label(&self, _: &Caller, args: ClearLabelArgs) -> Result<Empty, Failure> {
         Err(Failure::new(FailureCode::NoSuchPool, "no such pool").about(args.path))
     }

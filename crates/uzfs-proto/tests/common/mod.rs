@@ -154,6 +154,9 @@ macro_rules! backend {
             fn set_device_state(&self, _: &Caller, _: SetDeviceStateArgs) -> Result<VdevNode, Failure> {
                 no()
             }
+            fn check_devices(&self, _: &Caller, _: CheckDevicesArgs) -> Result<Empty, Failure> {
+                no()
+            }
             fn clear_label(&self, _: &Caller, _: ClearLabelArgs) -> Result<Empty, Failure> {
                 no()
             }

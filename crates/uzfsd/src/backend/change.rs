@@ -19,6 +19,8 @@ use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
 const ROLLBACK_TRIES: u32 = 8;
 /// Most snapshots destroyed in one txg.
 const SNAPSHOTS_PER_TXG: usize = 200;
+/// Version of the file systems that are made (`ZPL_VERSION`).
+const ZPL_VERSION: u64 = 5;
 /// Properties that are stored in the file system itself, not in the dataset's table.
 const OF_FILESYSTEM: [&str; 4] = ["normalization", "casesensitivity", "utf8only", "version"];
 
@@ -135,6 +137,34 @@ impl Imported {
         given_up.map_err(|e| failure::engine(&e).about(name))
     }
 
+    /// Refuses what a dataset cannot be given, and drops what it has already.
+    fn check_settable(&self, name: &str, values: &mut Values) -> Result<(), Failure> {
+        let wrong = |text: String| Err(Failure::new(FailureCode::InvalidArgument, text).about(name));
+        for (property, value) in &*values {
+            match (property.as_str(), value) {
+                ("version", NewValue::Number(new)) => {
+                    let now = self.number_of(name, "version").unwrap_or(ZPL_VERSION);
+                    if *new < now {
+                        return wrong(format!("Can not downgrade; already at version {now}"));
+                    }
+                    if *new > now {
+                        let text = "upgrading file systems is not supported yet by uzfs";
+                        return Err(Failure::new(FailureCode::NotSupported, text).about(name));
+                    }
+                }
+                ("keylocation", NewValue::Text(place)) if place != "none" => {
+                    // Off is stored as 2; nothing is stored where nothing was ever encrypted.
+                    if matches!(self.number_of(name, "encryption"), None | Some(0 | 2)) {
+                        return wrong("keylocation must be 'none' for unencrypted datasets".into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        values.retain(|(property, _)| property != "version");
+        Ok(())
+    }
+
     /// Runs a task and waits for it.
     pub(super) fn task<T: Send + 'static>(
         &self,
@@ -162,6 +192,10 @@ impl Engine {
         }
         if args.kind == DatasetKind::Volume {
             return self.create_volume(caller, &args);
+        }
+        if args.properties.get("version").and_then(Raw::as_u64).is_some_and(|v| v != ZPL_VERSION) {
+            let text = "making file systems of older versions is not supported yet by uzfs";
+            return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
         }
         let txgs = imported.writer()?.txgs().clone();
         let filesystem = new_filesystem(&args.properties);
@@ -294,6 +328,7 @@ impl Engine {
         let mut values: Values = args.properties.iter().map(|(name, raw)| (name.clone(), value_of(raw))).collect();
         let gone = if args.to_received { NewValue::Received } else { NewValue::Inherit };
         values.extend(args.inherit.into_iter().map(|name| (name, gone.clone())));
+        imported.check_settable(&args.name, &mut values)?;
         self.check_space(&imported, &args.name, &mut values)?;
         let path = path_of(&args.name);
         let (inside, values): (Values, Values) = values.into_iter().partition(|(name, _)| is_inside(name));
@@ -323,7 +358,14 @@ impl Engine {
             .mounts
             .remove_all(args.force, |m| inside.iter().any(|i| i.dataset == m.dataset))
             .and_then(|()| self.behind_front_ends(&head, || self.roll_back(&imported, &head)));
-        let gone = inside.iter().filter(|m| self.mounts.of(&m.dataset).is_none());
+        let back = self.bring_back(&inside);
+        done?;
+        back.map(|()| Empty {})
+    }
+
+    /// Mounts again what was mounted and is not any more.
+    fn bring_back(self: &Arc<Self>, were: &[Arc<super::mounts::Mounted>]) -> Result<(), Failure> {
+        let gone = were.iter().filter(|m| self.mounts.of(&m.dataset).is_none());
         let item = |m: &Arc<super::mounts::Mounted>| uzfs_proto::MountItem {
             dataset: m.dataset.clone(),
             mountpoint: m.at.to_string_lossy().into_owned(),
@@ -332,8 +374,7 @@ impl Engine {
         };
         let items: Vec<_> = gone.map(item).collect();
         let reply = self.mount_all(&uzfs_proto::MountArgs { items, create: false });
-        done?;
-        reply.results.into_iter().find_map(|r| r.failure).map_or(Ok(Empty {}), Err)
+        reply.results.into_iter().find_map(|r| r.failure).map_or(Ok(()), Err)
     }
 
     fn roll_back(&self, imported: &Imported, head: &str) -> Result<(), Failure> {
@@ -356,7 +397,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn rename_dataset(&self, caller: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
+    pub(super) fn rename_dataset(self: &Arc<Self>, caller: &Caller, args: RenameDatasetArgs) -> Result<Empty, Failure> {
         let imported = self.writable(&args.from)?;
         if pool_of(&args.from) != pool_of(&args.to) {
             let text = "datasets must be within same pool";
@@ -377,17 +418,27 @@ impl Engine {
             return Ok(Empty {});
         }
         let below = format!("{}/", args.from);
-        self.mounts.remove_all(args.force, |m| m.dataset == args.from || m.dataset.starts_with(&below))?;
-        self.withdraw(args.force, |s| s.split('@').next() == Some(&args.from) || s.starts_with(&below))?;
+        let moves = |dataset: &str| dataset == args.from || dataset.starts_with(&below);
+        let were: Vec<_> = self.mounts.list().into_iter().filter(|m| moves(&m.dataset)).collect();
         let limited = is_limited(caller);
-        imported.task(&args.from, "rename", move |ctx| {
-            if limited {
-                ctx.dsl().check_limits_of_move(&from, &to)?;
-            }
-            let missing = || Error::not_found("looking for a dataset");
-            let dir = ctx.dsl().find_dir(&from)?.ok_or_else(missing)?;
-            ctx.dsl().rename(ctx.tx, &dir, &from, &to)
-        })?;
-        Ok(Empty {})
+        let done = self
+            .mounts
+            .remove_all(args.force, |m| moves(&m.dataset))
+            .and_then(|()| self.withdraw(args.force, |s| moves(s.split('@').next().unwrap_or(s))))
+            .and_then(|()| {
+                imported.task(&args.from, "rename", move |ctx| {
+                    if limited {
+                        ctx.dsl().check_limits_of_move(&from, &to)?;
+                    }
+                    let missing = || Error::not_found("looking for a dataset");
+                    let dir = ctx.dsl().find_dir(&from)?.ok_or_else(missing)?;
+                    ctx.dsl().rename(ctx.tx, &dir, &from, &to)
+                })
+            });
+        // A refused rename leaves everything mounted where it was; else the tools mount it in its new place.
+        if done.is_err() {
+            self.bring_back(&were)?;
+        }
+        done.map(|()| Empty {})
     }
 }

@@ -133,6 +133,10 @@ impl Backend for Service {
         self.0.set_device_state(args)
     }
 
+    fn check_devices(&self, _: &Caller, args: CheckDevicesArgs) -> Result<Empty, Failure> {
+        self.0.check_in_use(&args.vdevs, args.force).map(|()| Empty {})
+    }
+
     fn clear_label(&self, _: &Caller, args: ClearLabelArgs) -> Result<Empty, Failure> {
         self.0.clear_label(args)
     }

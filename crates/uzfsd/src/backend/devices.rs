@@ -36,6 +36,7 @@ fn told(error: &Error) -> Failure {
         ErrorKind::NotFound => Failure::new(FailureCode::NoSuchDevice, plain),
         ErrorKind::Busy => Failure::new(FailureCode::Busy, plain),
         ErrorKind::Exists => Failure::new(FailureCode::Busy, plain),
+        ErrorKind::Invalid => Failure::new(FailureCode::BadDevice, plain),
         _ => failure::create(error),
     }
 }
@@ -117,9 +118,11 @@ impl Engine {
     pub(super) fn attach_device(&self, args: AttachDeviceArgs) -> Result<Empty, Failure> {
         let (imported, spa) = self.to_change(&args.pool)?;
         let _one = self.importing.lock();
-        let guid = device(&spa, &args.device)?;
-        let same = spa.zio().vdevs().find(guid).is_some_and(|v| v.config.path == args.new.path);
+        let guid = device(&spa, &args.device);
+        let old = guid.as_ref().ok().and_then(|guid| spa.zio().vdevs().find(*guid));
+        let same = old.is_some_and(|v| v.config.path == args.new.path);
         self.check_in_use(std::slice::from_ref(&args.new), args.force || (args.replace && same))?;
+        let guid = guid?;
         let mut devices = NewVdevs::default();
         let new = devices.vdev(&args.new)?;
         spa.attach(guid, &new, args.replace, args.ashift).map_err(|e| told(&e).about(&args.device))?;

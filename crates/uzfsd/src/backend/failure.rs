@@ -33,7 +33,10 @@ fn code(kind: ErrorKind) -> FailureCode {
 
 /// A failure of the contract from an error of the engine.
 pub fn engine(error: &Error) -> Failure {
-    Failure::new(code(error.kind()), error.to_string())
+    let text = error.to_string();
+    // The code says that much.
+    let text = text.strip_suffix(": not supported").unwrap_or(&text);
+    Failure::new(code(error.kind()), text)
 }
 
 /// A failure of the contract from a pool that could not be made.

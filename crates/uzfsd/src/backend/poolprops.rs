@@ -183,6 +183,7 @@ fn number(name: &str, text: &str) -> Result<u64, Failure> {
     }
     match words.iter().position(|w| *w == text) {
         Some(n) => Ok(n as u64),
+        None if *words == ["off", "on"] => bad(format!("'{name}' must be one of 'on | off'")),
         None => bad(format!("'{name}' must be one of '{}'", words.join(" | "))),
     }
 }

@@ -159,11 +159,11 @@ impl Engine {
         let about = |f: Failure| f.about(&args.name);
         let _one = self.importing.lock();
         let now = args.temporary_name.as_ref().unwrap_or(&args.name);
+        self.check_in_use(&args.vdevs, args.force).map_err(about)?;
         if self.pools.read().contains_key(now) {
             return Err(about(Failure::new(FailureCode::PoolExists, "pool already exists")));
         }
         let props = poolprops::parse(&args.properties, When::Create).map_err(about)?;
-        self.check_in_use(&args.vdevs, args.force).map_err(about)?;
         let new = NewVdevs::open(&args.vdevs).map_err(about)?;
         let mut options = CreateOptions::new(&args.name, new.vdevs, self.arc.clone());
         options.auxiliaries = new.auxiliaries;

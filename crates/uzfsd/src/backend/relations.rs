@@ -130,9 +130,12 @@ impl Engine {
             let NewValue::Number(n) = value else { continue };
             match (property.as_str(), old) {
                 ("volsize", Some(old)) => {
+                    let unit = if block < 1024 { format!("{block}B") } else { format!("{}K", block >> 10) };
                     let text = match *n {
-                        0 => Some("volume size cannot be zero"),
-                        n if n % block != 0 => Some("volume size must be a multiple of volume block size"),
+                        0 => Some("'volsize' cannot be zero".to_owned()),
+                        n if n % block != 0 => {
+                            Some(format!("'volsize' must be a multiple of volume block size ({unit})"))
+                        }
                         _ => None,
                     };
                     if let Some(text) = text {

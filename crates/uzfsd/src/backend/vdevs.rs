@@ -82,8 +82,9 @@ pub fn live(vdev: &Vdev, depth: usize) -> VdevNode {
     node.state = state(vdev.state());
     node.aux = aux(vdev.aux());
     let absent = vdev.config.kind.is_leaf() && vdev.device().is_none() && vdev.config.kind.is_concrete();
-    // A device that was taken offline was not looked for, and a distributed spare has none.
-    node.not_present = absent && node.state != VdevState::Offline && node.kind != "dspare";
+    // A device that was taken out of use was not looked for, and a distributed spare has none.
+    let taken = node.state == VdevState::Offline || (node.state == VdevState::Faulted && node.aux == VdevAux::External);
+    node.not_present = absent && !taken && node.kind != "dspare";
     node.psize = vdev.device().map(|d| d.size());
     // Whether a device can trim is only known of one that is open; a file always can, if it was looked for.
     let file = matches!(vdev.config.kind, VdevKind::File) && node.state != VdevState::Offline;

@@ -56,7 +56,7 @@ impl DslPool {
             _ => false,
         };
         match values.iter().find(missing) {
-            Some(_) => Err(Error::unsupported("pool must be upgraded to set this property or value")),
+            Some(_) => Err(Error::unsupported("pool and or dataset must be upgraded to set this property or value")),
             None => Ok(()),
         }
     }

@@ -231,6 +231,8 @@ impl Spa {
         let old = tree.lists("children").len() - tops.len();
         let kept = tree.lists("children").get(..old).unwrap_or_default().to_vec();
         tree.set("children", NvValue::NvListArray([kept, named].concat()));
+        // What looks at the devices finds their objects too.
+        self.change_tree(&tree, devices)?;
         self.config.lock().tree = tree;
         self.store_config(ctx.tx)?;
         self.labels_now.store(true, Relaxed);
