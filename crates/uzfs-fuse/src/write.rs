@@ -147,8 +147,10 @@ impl Server {
             ctime: time(valid::CTIME, 0, ctime, ctime_ns),
             ..SetAttr::default()
         };
-        // A change of owner takes set-id bits away; so does the kernel's own wish.
-        if set.mode.is_none() && (has(valid::KILL_SUIDGID) || set.uid.is_some() || set.gid.is_some()) {
+        // A change of owner takes set-id bits away; so does the kernel's own wish. Of `chown(path, -1, -1)` the kernel says
+        // nothing but that there was one.
+        let kills = has(valid::KILL_SUIDGID) || set.uid.is_some() || set.gid.is_some() || which == 0;
+        if set.mode.is_none() && kills {
             set.mode = without_set_ids(&self.vfs.getattr(node)?);
         }
         self.vfs.setattr(node, &set)?;
@@ -256,10 +258,10 @@ impl Server {
     }
 }
 
-/// The mode without set-id bits, if a regular file has any.
+/// The mode without set-id bits, if something has any that is no directory.
 fn without_set_ids(attr: &Attr) -> Option<u32> {
     let bits = 0o4000 | if attr.mode & 0o010 != 0 { 0o2000 } else { 0 };
-    (attr.kind() == Some(FileKind::Regular) && attr.mode & bits != 0).then_some(attr.mode & 0o7777 & !bits)
+    (attr.kind() != Some(FileKind::Directory) && attr.mode & bits != 0).then_some(attr.mode & 0o7777 & !bits)
 }
 
 #[cfg(test)]

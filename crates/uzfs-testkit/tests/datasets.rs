@@ -100,7 +100,7 @@ fn clones_bookmarks_and_holds() {
     assert_eq!(b.zfs("holds -Hr tank@two").lines().count(), 4);
     assert!(b.refused("hold keep tank/a@one").contains("tag already exists on this dataset"));
     assert!(b.refused("release other tank/a@one").contains("no such tag on this dataset"));
-    assert!(b.refused("destroy tank/a@one").contains("dataset is busy"));
+    assert!(b.refused("destroy tank/a@one").contains("it's being held. Run 'zfs holds -r tank/a@one' to see holders."));
     b.zfs("release -r all tank@two");
     b.zfs("destroy -d tank/a@one");
     b.zfs("release keep tank/a@one");
