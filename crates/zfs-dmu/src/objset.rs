@@ -72,7 +72,7 @@ impl Objset {
         owner: Arc<dyn ObjsetOwner>,
     ) -> Result<Arc<Self>> {
         if bp.uses_crypt() {
-            return Err(Error::unsupported("writing to an encrypted dataset").at(&Zbookmark::root(id)));
+            return Err(Error::unsupported("writing to encrypted datasets is not supported yet by uzfs"));
         }
         Self::open_with(zio, bp, id, key, Some(owner))
     }

@@ -20,7 +20,7 @@ use crate::liveset::{Dirty, LiveObjset};
 use crate::objset::{
     GROUPUSED_OBJECT, MAX_OBJECT, META_DNODE_OBJECT, Objset, PROJECTUSED_OBJECT, USERUSED_OBJECT, slots,
 };
-use crate::owner::BlockKind;
+use crate::owner::{BlockKind, ObjsetOwner};
 use crate::tree::{Tree, epbs};
 use crate::txg::Tx;
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DN_MAX_LEVELS, DNODE_FLAG_SPILL_BLKPTR, DNODE_FLAG_USED_BYTES, DNODE_SIZE, DnodePhys};
-use zfs_phys::enums::{ByteswapKind, DmuObjectType};
-use zfs_phys::objset::ObjsetPhys;
+use zfs_phys::enums::{ByteswapKind, CompressKind, DmuObjectType};
+use zfs_phys::objset::{ObjsetPhys, ZilHeader};
 use zfs_phys::{BlkPtr, Endian};
-use zfs_zio::{Buf, Error, Result, Zbookmark};
+use zfs_zio::{Buf, Error, Result, WriteProps, Zbookmark};
 
 /// Siblings that are worked on at once.
 const BATCH: usize = 64;
@@ -480,7 +480,8 @@ impl Objset {
             header.meta_dnode = phys.clone();
             l.replace_tree(tx.txg(), self.tree_of(0, phys));
         }
-        let bp = self.write_header(&live, tx, pass, &header)?;
+        let size = live.header_size.load(Relaxed) as usize;
+        let bp = self.write_header(&*live.owner, tx, pass, &header, size)?;
         self.set_root(bp, header);
         Ok(Some(bp))
     }
@@ -576,21 +577,47 @@ impl Objset {
         Ok(())
     }
 
-    fn write_header(&self, set: &Arc<LiveObjset>, tx: &Tx, pass: u32, header: &ObjsetPhys) -> Result<BlkPtr> {
-        let bytes: Buf = header.encode(set.header_size.load(Relaxed) as usize)?.into();
+    /// Writes the header of an encrypted object set anew, with another intent log in it. No MAC covers that, so no key
+    /// is needed. Gives the new pointer. For the sync only.
+    ///
+    /// # Errors
+    /// `Invalid` for one that is not encrypted; whatever writing a block meets.
+    pub fn write_sealed_header(&self, tx: &Tx, owner: &dyn ObjsetOwner, log: &ZilHeader) -> Result<BlkPtr> {
+        let prev = self.root_bp();
+        if !prev.uses_crypt() {
+            return Err(Error::invalid("sealing an object set that is not encrypted"));
+        }
+        let header = ObjsetPhys { zil_header: *log, endian: Endian::NATIVE, ..(*self.phys()).clone() };
+        let bp = self.write_header(owner, tx, 1, &header, prev.lsize() as usize)?;
+        self.set_root(bp, header);
+        Ok(bp)
+    }
+
+    fn write_header(
+        &self,
+        owner: &dyn ObjsetOwner,
+        tx: &Tx,
+        pass: u32,
+        header: &ObjsetPhys,
+        size: usize,
+    ) -> Result<BlkPtr> {
+        let bytes: Buf = header.encode(size)?.into();
         let fill = header.meta_dnode.blkptrs().fold(0u64, |sum, bp| sum.saturating_add(bp.fill()));
         let prev = self.root_bp();
         let (object_type, lsize) = (DmuObjectType::OBJSET, bytes.len() as u64);
         let kind = BlockKind { object: 0, object_type, level: 0, spill: false, checksum: 0, compress: 0, lsize };
-        let props = set.owner.write_props(&kind);
+        let mut props = owner.write_props(&kind);
+        if prev.uses_crypt() {
+            props = WriteProps { authenticated: true, compress: CompressKind::Off, ..props };
+        }
         let known = (!prev.is_hole()).then_some(&prev);
         let mut bp = self.ctx.zio.write(tx.txg(), &bytes, &props, &Zbookmark::root(self.id()), known, pass)?;
         bp.set_fill(fill);
         if prev.is_hole() || bp.dva(0) != prev.dva(0) {
             if !prev.is_hole() {
-                set.owner.block_kill(&prev, tx)?;
+                owner.block_kill(&prev, tx)?;
             }
-            set.owner.block_born(&bp, tx)?;
+            owner.block_born(&bp, tx)?;
         }
         Ok(bp)
     }

@@ -98,6 +98,7 @@ fn walk_with(
         }
         // The block behind the end of a log in use was never written: no device is to be blamed for that.
         let read = match last_block {
+            _ if is_sealed(objset, &bp) => objset.zio().read_raw(&bp, &bm),
             u64::MAX => objset.zio().read_speculative(&bp, &bm, objset.key()),
             _ => objset.zio().read(&bp, &bm, objset.key()),
         };
@@ -140,6 +141,13 @@ fn walk_with(
         bp = block.next;
     }
     Ok(out)
+}
+
+/// Whether a block can only be read as it is stored, for want of the key. The chain, the headers of records and the
+/// pointers in them can be read then; what else records say comes as [`zfs_phys::zil::RecordBody::Unknown`] or is
+/// meaningless.
+fn is_sealed(objset: &Objset, bp: &BlkPtr) -> bool {
+    bp.is_encrypted() && objset.key().is_none()
 }
 
 /// Highest sequence numbers, of blocks and of records, that belong to a claimed log.

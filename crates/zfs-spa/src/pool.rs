@@ -40,7 +40,8 @@ pub struct Pool {
     space: OnceLock<Arc<PoolSpace>>,
     dedup: OnceLock<Arc<Dedup>>,
     clones: OnceLock<Arc<Clones>>,
-    keys: KeyStore,
+    /// One for all views of a pool that changes.
+    keys: Arc<KeyStore>,
 }
 
 /// Gives what is there already, or makes it; when two make it at once, one is kept.
@@ -68,13 +69,17 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     pub(crate) fn new(parts: PoolParts) -> Arc<Self> {
+        Self::with_keys(parts, Arc::default())
+    }
+
+    fn with_keys(parts: PoolParts, keys: Arc<KeyStore>) -> Arc<Self> {
         Arc::new(Self {
             parts,
             dsl: OnceLock::new(),
             space: OnceLock::new(),
             dedup: OnceLock::new(),
             clones: OnceLock::new(),
-            keys: KeyStore::default(),
+            keys,
         })
     }
 
@@ -85,7 +90,7 @@ impl Pool {
         let p = &self.parts;
         let spares = crate::config::auxiliary(mos, &directory, "spares")?;
         let l2cache = crate::config::auxiliary(mos, &directory, "l2cache")?;
-        let view = Self::new(PoolParts {
+        let parts = PoolParts {
             name: p.name.clone(),
             stored_name: p.stored_name.clone(),
             config,
@@ -99,8 +104,8 @@ impl Pool {
             altroot: p.altroot.clone(),
             candidate: p.candidate.clone(),
             imported_at: p.imported_at,
-        });
-        Ok(view)
+        };
+        Ok(Self::with_keys(parts, self.keys.clone()))
     }
 
     pub(crate) fn set_candidate(&mut self, candidate: PoolCandidate) {

@@ -435,6 +435,13 @@ impl Engine {
                     ctx.dsl().rename(ctx.tx, &dir, &from, &to)
                 })
             });
+        let done = done.map_err(|f| match f.code {
+            FailureCode::PermissionDenied => {
+                let text = "cannot move encrypted child outside of its encryption root";
+                Failure::new(FailureCode::InvalidArgument, text).about(args.from.clone())
+            }
+            _ => f,
+        });
         // A refused rename leaves everything mounted where it was; else the tools mount it in its new place.
         if done.is_err() {
             self.bring_back(&were)?;

@@ -8,7 +8,7 @@
 //! txg as the change itself. Records of txgs that were synced before the crash are left out.
 
 use super::write::{TX_WRITE, Zil};
-use super::{ZilEnd, ZilSummary, walk, walk_until};
+use super::{ZilEnd, ZilSummary, is_sealed, walk, walk_until};
 use crate::objset::Objset;
 use crate::txg::Tx;
 use parking_lot::Mutex;
@@ -22,35 +22,31 @@ use zfs_zio::{Buf, Error, ErrorKind, Result, Zbookmark};
 /// Largest block, bytes.
 const MAX_BLOCK: u64 = 16 << 20;
 
-/// Claims the log of an object set that is opened for writing: marks its blocks as allocated, so that nothing is put
-/// over them before it is replayed. `tx` is of the first txg after the import. Gives whether there is anything to
-/// replay.
-pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<bool> {
+/// Claims the log of an object set: marks its blocks as allocated, so that nothing is put over them before it is
+/// replayed. `tx` is of the first txg after the import. Gives what its header has to become, when it has to change.
+pub fn claim(objset: &Arc<Objset>, tx: &Tx) -> Result<Option<ZilHeader>> {
     let header = objset.phys().zil_header;
     if header.log.is_hole() {
-        return Ok(false);
+        return Ok(None);
     }
     if is_foreign(&header, objset.id()) {
-        objset.set_zil_header(tx, &ZilHeader::default())?;
-        return Ok(false);
+        return Ok(Some(ZilHeader::default()));
     }
     if header.claim_txg != 0 {
-        return Ok(header.flags & ZIL_REPLAY_NEEDED != 0);
+        return Ok(None);
     }
     let (zio, txg) = (objset.zio().clone(), tx.txg());
     let (blocks, summary) = to_claim(objset, txg)?;
     blocks.iter().try_for_each(|bp| zio.claim(txg, bp))?;
     let needed = summary.records > 0 || summary.blocks > 1;
     let flags = ZIL_CLAIM_LR_SEQ_VALID | if needed { ZIL_REPLAY_NEEDED } else { 0 };
-    let claimed = ZilHeader {
+    Ok(Some(ZilHeader {
         claim_txg: txg,
         claim_blk_seq: summary.max_block_seq,
         claim_lr_seq: summary.max_record_seq,
         flags: header.flags | flags,
         ..header
-    };
-    objset.set_zil_header(tx, &claimed)?;
-    Ok(needed)
+    }))
 }
 
 /// Frees the log of an object set that is destroyed, or replaced, by the txg being synced. Fails with `Busy` while the
@@ -98,7 +94,10 @@ fn to_claim(objset: &Arc<Objset>, first_txg: u64) -> Result<(Vec<BlkPtr>, ZilSum
 pub(super) fn ahead(objset: &Objset, write: &Write<'_>) -> Result<Buf> {
     let bm =
         Zbookmark::new(objset.id(), write.object, Zbookmark::ZIL_LEVEL, write.offset / write.blkptr.lsize().max(1));
-    objset.zio().read_speculative(&write.blkptr, &bm, objset.key())
+    match is_sealed(objset, &write.blkptr) {
+        true => objset.zio().read_raw(&write.blkptr, &bm),
+        false => objset.zio().read_speculative(&write.blkptr, &bm, objset.key()),
+    }
 }
 
 /// Whether a log belongs to another object set: a clone begins with the header of the snapshot it comes from, whose

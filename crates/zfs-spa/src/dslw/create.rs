@@ -209,13 +209,15 @@ impl DslPool {
     /// Makes a file system or volume. `path` has no pool name.
     ///
     /// # Errors
-    /// `Exists`, `NotFound` for the parent, `Invalid` for a name that cannot be, `NameTooLong`, or `Loop` below too many others.
+    /// `Exists`, `NotFound` for the parent, `Invalid` for a name that cannot be, `NameTooLong`, `Loop` below too many others,
+    /// or `Unsupported` for one that would inherit encryption.
     pub fn create(&self, tx: &Tx, path: &str, new: NewObjset<'_>) -> Result<Arc<DatasetState>> {
         self.check_path(path)?;
         let (parent, name) = self.parent_of(path)?;
         if self.find_dir(path)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "making a dataset"));
         }
+        self.check_plain(&parent)?;
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, None, new.flags)?;
@@ -243,6 +245,7 @@ impl DslPool {
         let dir = self.create_dir(tx, Some(&parent), name)?;
         self.init_counts(tx, &dir)?;
         let ds = self.create_dataset(tx, &dir, Some(&origin), 0)?;
+        self.share_key(tx, &origin.dir(), &dir)?;
         self.start_livelist(tx, &ds)?;
         self.zero_log(tx, &ds)?;
         let text = format!("origin={}@{named} ({})", self.name_of(&origin.dir())?, origin.object);

@@ -314,6 +314,7 @@ impl DslPool {
                 mosw::free(&self.mos, tx, object)?;
             }
         }
+        self.drop_key(tx, dir)?;
         let name = path.rsplit('/').next().unwrap_or(path);
         mosw::zap_remove(&self.mos, tx, parent.phys().child_dir_zapobj, name)?;
         self.dirs.lock().remove(&dir.object);

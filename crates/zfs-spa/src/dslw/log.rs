@@ -100,10 +100,29 @@ impl DslPool {
         if ds.phys().bp.is_hole() {
             return Ok(());
         }
-        let header = Objset::open(self.mos.zio(), &ds.phys().bp, ds.object, None)?.phys().zil_header;
-        match header == ZilHeader::default() {
+        let objset = Objset::open(self.mos.zio(), &ds.phys().bp, ds.object, None)?;
+        match objset.phys().zil_header == ZilHeader::default() {
             true => Ok(()),
-            false => self.open_objset(ds)?.set_zil_header(tx, &ZilHeader::default()),
+            false => self.set_log(tx, ds, &objset, &ZilHeader::default()),
+        }
+    }
+
+    /// Claims the intent log that a head had when the pool was opened for writing: in the first txg of that.
+    ///
+    /// # Errors
+    /// `Unsupported` for a log that clones blocks; whatever reading it and noting its blocks meets.
+    pub fn claim_log(&self, tx: &Tx, ds: &Arc<DatasetState>) -> Result<()> {
+        let objset = Objset::open(self.mos.zio(), &ds.phys().bp, ds.object, None)?;
+        match zil::claim(&objset, tx)? {
+            Some(header) => self.set_log(tx, ds, &objset, &header),
+            None => Ok(()),
+        }
+    }
+
+    fn set_log(&self, tx: &Tx, ds: &Arc<DatasetState>, now: &Objset, header: &ZilHeader) -> Result<()> {
+        match now.is_encrypted() {
+            true => self.set_sealed_log(tx, ds, now, header),
+            false => self.open_objset(ds)?.set_zil_header(tx, header),
         }
     }
 }

@@ -17,6 +17,7 @@
 
 mod bookmark;
 mod create;
+mod crypt;
 mod dataset;
 mod deadlist;
 mod destroy;

@@ -107,7 +107,7 @@ impl DslPool {
         for dir in [&dd, &odd] {
             let is_table = self.mos.dnode(dir.object)?.phys().object_type.is_zap();
             if is_table && mosw::zap_has(&self.mos, dir.object, field::CRYPTO_KEY_OBJ)? {
-                return Err(Error::unsupported("promoting encrypted datasets"));
+                return Err(Error::unsupported("promoting encrypted datasets is not supported yet by uzfs"));
             }
         }
         let above = odd.phys().origin_obj;

@@ -99,6 +99,7 @@ impl DslPool {
             }
             at = above.parent();
         }
+        self.check_key_move(dir, &parent)?;
         let phys = dir.phys();
         self.room_for(&parent, &old, phys.used_bytes.max(phys.reserved) as i64)?;
         let head = dir.phys().head_dataset_obj;

@@ -93,6 +93,7 @@ impl DslPool {
         });
         self.datasets.lock().insert(object, snap.clone());
         self.hand_remaps(tx, head, &snap)?;
+        self.number_ivset(tx, &head.dir(), object)?;
         for feature in features {
             snap.activate(self, tx, feature)?;
         }

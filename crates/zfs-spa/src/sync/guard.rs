@@ -39,8 +39,7 @@ pub(super) fn check(pool: &Pool) -> Result<()> {
     aside::check_checkpoint(pool)?;
     aside::check_removed(pool)?;
     check_properties(pool)?;
-    check_vdevs(pool)?;
-    check_intent_logs(pool)
+    check_vdevs(pool)
 }
 
 fn check_properties(pool: &Pool) -> Result<()> {
@@ -59,17 +58,6 @@ fn check_vdevs(pool: &Pool) -> Result<()> {
         }
         if top.config.raidz_expanding {
             return Err(refuse("a RAID-Z vdev is being expanded"));
-        }
-    }
-    Ok(())
-}
-
-/// Logs of encrypted datasets cannot be claimed yet.
-fn check_intent_logs(pool: &Pool) -> Result<()> {
-    for dataset in pool.dsl()?.filesystems()? {
-        if dataset.is_encrypted()? && !dataset.open_without_key()?.phys().zil_header.log.is_hole() {
-            let name = &dataset.name;
-            return Err(refuse(format!("dataset {name} is encrypted and has an intent log that was not replayed")));
         }
     }
     Ok(())

@@ -171,8 +171,7 @@ impl Spa {
         // Nothing is allocated before this, so the blocks of logs are still where they were written.
         spa.sync_task("import", move |ctx| {
             for object in logs {
-                let dataset = ctx.dsl().dataset(object)?;
-                zfs_dmu::zil::claim(&ctx.dsl().open_objset(&dataset)?, ctx.tx)?;
+                ctx.dsl().claim_log(ctx.tx, &ctx.dsl().dataset(object)?)?;
             }
             ctx.log("import", "pool version 5000; software version uzfs")
         })?;
@@ -500,11 +499,9 @@ impl Spa {
 fn with_logs(pool: &Pool) -> Result<Vec<u64>> {
     let mut out = Vec::new();
     for dataset in pool.dsl()?.filesystems()? {
-        if !dataset.is_encrypted()? {
-            let header = dataset.open_without_key()?.phys().zil_header;
-            if !header.log.is_hole() && header.claim_txg == 0 {
-                out.push(dataset.object);
-            }
+        let header = dataset.open_without_key()?.phys().zil_header;
+        if !header.log.is_hole() && header.claim_txg == 0 {
+            out.push(dataset.object);
         }
     }
     Ok(out)

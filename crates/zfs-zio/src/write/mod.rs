@@ -22,7 +22,6 @@ use crate::alloc::{Allocator, AsideDelta, Ask, Class, Loader, MetaslabDelta, Spa
 use crate::arc::CacheKey;
 use crate::bookmark::Zbookmark;
 use crate::buf::Buf;
-use crate::codec::DatasetKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vdev::labels::LeafConfig;
 use crate::vdev::{VdevError, WriteIo};
@@ -86,8 +85,9 @@ pub struct WriteProps {
     pub embed: bool,
     /// Whether a block equal to the one it replaces need not be written.
     pub nopwrite: bool,
-    /// Key of an encrypted dataset.
-    pub key: Option<Arc<DatasetKey>>,
+    /// The header of an encrypted object set: it carries its own MACs, so that no key is needed to write it, and its
+    /// pointer says so. Not to be compressed.
+    pub authenticated: bool,
 }
 
 impl WriteProps {
@@ -103,7 +103,7 @@ impl WriteProps {
             class: Class::Normal,
             embed: level == 0,
             nopwrite: false,
-            key: None,
+            authenticated: false,
         }
     }
 }
@@ -266,6 +266,7 @@ impl Zio {
         bp.set_object_type(props.object_type);
         bp.set_level(props.level);
         bp.set_endian(Endian::NATIVE);
+        bp.set_crypt(props.authenticated);
         bp.set_birth(txg, txg);
         bp.set_checksum(self.sum(props.checksum, bytes)?);
         if let Some(prev) = prev.filter(|p| props.nopwrite && unchanged(p, &bp, props)) {
@@ -454,7 +455,7 @@ impl Zio {
 
 /// Refuses what no pointer can say.
 fn check_props(data: &Buf, props: &WriteProps) -> Result<()> {
-    if props.key.is_some() {
+    if props.authenticated && (props.object_type != DmuObjectType::OBJSET || props.compress != CompressKind::Off) {
         return Err(Error::unsupported("writing encrypted blocks"));
     }
     let size = data.len() as u64;
