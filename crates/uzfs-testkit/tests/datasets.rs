@@ -65,8 +65,13 @@ impl Bench {
         fs::remove_file(self.session.root().join(path)).unwrap();
     }
 
+    /// Exports the pool: the daemon has nothing of it open then, so that anybody may have it.
     fn finish(self) {
         self.session.ok("zpool", &["export", "tank"]).unwrap();
+        let fds = format!("/proc/{}/fd", self.session.daemon_id().unwrap());
+        let links = fs::read_dir(fds).unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        let open: Vec<_> = links.filter(|to| to.starts_with(self.dir.path())).collect();
+        assert!(open.is_empty(), "still open: {open:?}");
         check::zdb_clean(self.dir.path(), "tank").unwrap();
         self.session.finish().unwrap();
     }
@@ -170,4 +175,17 @@ fn volumes_limits_and_promises() {
     b.zfs("destroy -r tank/a/lim");
     assert_eq!(b.zfs("get -Hp -o value filesystem_count,snapshot_count tank"), "2\n1\n");
     b.finish();
+}
+
+#[test]
+fn what_was_just_written_can_be_destroyed_and_rolled_back() {
+    let Some(bench) = Bench::new("destroying what was just written") else { return };
+    bench.zfs("create tank/a");
+    bench.zfs("create tank/b");
+    bench.zfs("snapshot tank/b@s");
+    bench.write("tank/a/file", 5, 100_000);
+    bench.write("tank/b/file", 6, 100_000);
+    bench.zfs("destroy tank/a");
+    bench.zfs("rollback tank/b@s");
+    bench.finish();
 }

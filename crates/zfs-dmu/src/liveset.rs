@@ -11,6 +11,7 @@ use crate::accounting::{Accounting, Deltas};
 use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
 use crate::owner::{ObjsetOwner, Room};
+use crate::sa::FileForm;
 use crate::txg::{Tx, Txgs};
 use crate::zil::Zil;
 use parking_lot::Mutex;
@@ -139,6 +140,8 @@ pub(crate) struct LiveObjset {
     pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
     pub(crate) header_size: AtomicU64,
+    /// Of a file system.
+    pub(crate) form: Arc<FileForm>,
 }
 
 impl LiveObjset {
@@ -153,6 +156,7 @@ impl LiveObjset {
             log: Mutex::default(),
             deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
+            form: Arc::default(),
         })
     }
 
@@ -210,6 +214,11 @@ impl LiveObjset {
                 live.txg_done(txg);
             }
         }
+    }
+
+    fn forget(&self) {
+        self.dirty.lock().clear();
+        self.held.lock().clear();
     }
 
     fn shard(&self, object: u64) -> Option<&Mutex<HashMap<u64, Weak<Dnode>>>> {
@@ -407,6 +416,13 @@ impl Objset {
     pub fn txg_done(&self, txg: u64) {
         if let Some(live) = &self.live {
             live.txg_done(txg);
+        }
+    }
+
+    /// Forgets all changes: the object set was destroyed. What changed holds the object set, which nobody else does now.
+    pub fn forget(&self) {
+        if let Some(live) = &self.live {
+            live.forget();
         }
     }
 

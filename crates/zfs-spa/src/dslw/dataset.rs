@@ -91,6 +91,13 @@ impl DatasetState {
         self.inner.lock().phys
     }
 
+    /// Lets go of the object set, with whatever of it was changed in this txg: it was written, or is to be no more.
+    pub(super) fn close(&self) {
+        if let Some(objset) = self.objset.lock().take() {
+            objset.forget();
+        }
+    }
+
     /// Changes what is stored.
     pub(super) fn update(&self, f: impl FnOnce(&mut DslDatasetPhys)) {
         let mut inner = self.inner.lock();

@@ -254,7 +254,7 @@ impl DslPool {
         ds.dir().update(|p| p.head_dataset_obj = 0);
         mosw::free(&self.mos, tx, phys.snapnames_zapobj)?;
         self.destroy_marks(tx, ds)?;
-        *ds.objset.lock() = None;
+        ds.close();
         self.datasets.lock().remove(&ds.object);
         self.free_zapified(tx, ds.object)?;
         self.destroy_dir(tx, &ds.dir(), path)?;

@@ -193,7 +193,7 @@ impl DslPool {
         head.dir().diduse_transfer(Sums { used: delta, ..less }, less.used, UsedBy::RefReserved, UsedBy::Head)?;
         head.dir().transfer(moved.used, UsedBy::Snap, UsedBy::Head)?;
         snap.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(-shared.used));
-        *head.objset.lock() = None;
+        head.close();
         self.marks_next_changed(tx, head, &snap)?;
         self.zero_log(tx, head)
     }
