@@ -11,7 +11,6 @@ use crate::accounting::{Accounting, Deltas};
 use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
 use crate::owner::{ObjsetOwner, Room};
-use crate::sa::FileForm;
 use crate::txg::{Tx, Txgs};
 use crate::zil::Zil;
 use parking_lot::Mutex;
@@ -140,8 +139,6 @@ pub(crate) struct LiveObjset {
     pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
     pub(crate) header_size: AtomicU64,
-    /// Of a file system.
-    pub(crate) form: Arc<FileForm>,
 }
 
 impl LiveObjset {
@@ -156,7 +153,6 @@ impl LiveObjset {
             log: Mutex::default(),
             deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
-            form: Arc::default(),
         })
     }
 
