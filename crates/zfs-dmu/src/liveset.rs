@@ -212,7 +212,7 @@ impl LiveObjset {
         }
     }
 
-    fn forget(&self) {
+    fn forget_changes(&self) {
         self.dirty.lock().clear();
         self.held.lock().clear();
     }
@@ -416,9 +416,9 @@ impl Objset {
     }
 
     /// Forgets all changes: the object set was destroyed. What changed holds the object set, which nobody else does now.
-    pub fn forget(&self) {
+    pub fn forget_changes(&self) {
         if let Some(live) = &self.live {
-            live.forget();
+            live.forget_changes();
         }
     }
 

@@ -94,7 +94,7 @@ impl DatasetState {
     /// Lets go of the object set, with whatever of it was changed in this txg: it was written, or is to be no more.
     pub(super) fn close(&self) {
         if let Some(objset) = self.objset.lock().take() {
-            objset.forget();
+            objset.forget_changes();
         }
     }
 
