@@ -153,7 +153,7 @@ impl Program {
 /// Commands that are written to the history.
 const CHANGES_DATASETS: &[&str] = &[
     "create", "destroy", "snapshot", "rollback", "clone", "promote", "rename", "bookmark", "set", "inherit", "hold",
-    "release",
+    "release", "upgrade",
 ];
 const CHANGES_POOLS: &[&str] = &[
     "add", "attach", "detach", "replace", "offline", "online", "clear", "scrub", "set", "reguid", "upgrade", "import",

@@ -10,9 +10,10 @@ use crate::liveset::ObjectSpec;
 use crate::objset::Objset;
 use crate::txg::Tx;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use zfs_phys::blkptr::BLKPTR_SIZE;
-use zfs_phys::bpobj::{BPOBJ_SIZE_V2, BpobjPhys, MAX_DEPTH};
+use zfs_phys::bpobj::{BPOBJ_SIZE, BPOBJ_SIZE_V2, BpobjPhys, MAX_DEPTH};
 use zfs_phys::enums::DmuObjectType;
 use zfs_phys::read::u64_at;
 use zfs_phys::{BlkPtr, Endian};
@@ -57,7 +58,7 @@ impl Bpobj {
         }
         let dnode = self.objset.dnode(self.phys.subobjs)?;
         let mut out = Vec::new();
-        each(&dnode, self.phys.num_subobjs, 8, |raw, endian| {
+        each(&dnode, 0..self.phys.num_subobjs, 8, |raw, endian| {
             out.extend(u64_at(raw, 0, endian));
             Ok(())
         })?;
@@ -65,8 +66,14 @@ impl Bpobj {
     }
 
     /// Calls `f` for the pointers of this list alone, oldest first, with the mark of freed ones (livelists).
-    pub fn iterate_own(&self, mut f: impl FnMut(&BlkPtr, bool) -> Result<()>) -> Result<()> {
-        each(&self.dnode, self.phys.num_blkptrs, BLKPTR_SIZE as u64, |raw, endian| {
+    pub fn iterate_own(&self, f: impl FnMut(&BlkPtr, bool) -> Result<()>) -> Result<()> {
+        self.iterate_part(0..u64::MAX, f)
+    }
+
+    /// [`Self::iterate_own`] for those of the pointers that `part` has.
+    pub fn iterate_part(&self, part: Range<u64>, mut f: impl FnMut(&BlkPtr, bool) -> Result<()>) -> Result<()> {
+        let part = part.start..part.end.min(self.phys.num_blkptrs);
+        each(&self.dnode, part, BLKPTR_SIZE as u64, |raw, endian| {
             let bp = BlkPtr::decode(raw, endian)?;
             f(&bp, bp.word[11] & 1 != 0)
         })
@@ -95,11 +102,12 @@ impl Bpobj {
 const BLOCK: u32 = 128 << 10;
 
 impl Bpobj {
-    /// Makes an empty list of the version with lists below it. Gives its object number.
-    pub fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+    /// Makes an empty list of the version with lists below it, which with `counts_freed` counts those that were freed
+    /// again. Gives its object number.
+    pub fn create(mos: &Arc<Objset>, tx: &Tx, counts_freed: bool) -> Result<u64> {
+        let bonus_len = if counts_freed { BPOBJ_SIZE } else { BPOBJ_SIZE_V2 };
         let (object_type, bonus_type) = (DmuObjectType::BPOBJ, DmuObjectType::BPOBJ_HDR);
-        let spec =
-            ObjectSpec { object_type, block_size: BLOCK, bonus_type, bonus_len: BPOBJ_SIZE_V2, ..Default::default() };
+        let spec = ObjectSpec { object_type, block_size: BLOCK, bonus_type, bonus_len, ..Default::default() };
         Ok(mos.allocate(tx, &spec)?.object())
     }
 
@@ -111,18 +119,26 @@ impl Bpobj {
     /// Appends a pointer; `dsize` are the bytes it counts in the list's sum, `freed` marks one that was freed again
     /// (livelists), which is subtracted.
     pub fn enqueue(&mut self, tx: &Tx, bp: &BlkPtr, freed: bool, dsize: u64) -> Result<()> {
-        let mut stored = *bp;
-        if bp.is_embedded() {
-            // Only what is counted is of interest.
-            stored = BlkPtr::default();
-            stored.word[6] = bp.word[6];
-            stored.word[10] = bp.word[10];
-        } else if !bp.is_dedup() {
-            stored.set_checksum([0; 4]);
-        }
-        stored.word[11] = u64::from(freed);
         let at = self.phys.num_blkptrs.saturating_mul(BLKPTR_SIZE as u64);
-        self.dnode.write_at(tx, at, &stored.encode(Endian::NATIVE))?;
+        self.dnode.write_at(tx, at, &stored(bp, freed))?;
+        self.count(bp, freed, dsize);
+        self.store(tx)
+    }
+
+    /// Appends many pointers, with the bytes that the owner of the list's object set says for each.
+    pub fn enqueue_all(&mut self, tx: &Tx, bps: &[BlkPtr], freed: bool) -> Result<()> {
+        for some in bps.chunks(BLOCK as usize / BLKPTR_SIZE) {
+            let bytes: Vec<u8> = some.iter().flat_map(|bp| stored(bp, freed)).collect();
+            let at = self.phys.num_blkptrs.saturating_mul(BLKPTR_SIZE as u64);
+            self.dnode.write_at(tx, at, &bytes)?;
+            for bp in some {
+                self.count(bp, freed, (self.dsize)(bp));
+            }
+        }
+        self.store(tx)
+    }
+
+    fn count(&mut self, bp: &BlkPtr, freed: bool, dsize: u64) {
         let uncomp = if bp.is_metadata() { bp.psize_on_disk() } else { bp.lsize() };
         let p = &mut self.phys;
         p.num_blkptrs += 1;
@@ -133,7 +149,6 @@ impl Bpobj {
             sum(&mut p.comp, bp.psize_on_disk());
             sum(&mut p.uncomp, uncomp);
         }
-        self.store(tx)
     }
 
     /// Hangs another list, which hangs nowhere else, below this one. An empty one is freed; a short one is copied and
@@ -159,7 +174,7 @@ impl Bpobj {
         }
         if flat && one_block(&sub.dnode) {
             let mut bytes = Vec::new();
-            each(&sub.dnode, sub.phys.num_blkptrs, BLKPTR_SIZE as u64, |raw, endian| {
+            each(&sub.dnode, 0..sub.phys.num_blkptrs, BLKPTR_SIZE as u64, |raw, endian| {
                 bytes.extend_from_slice(&BlkPtr::decode(raw, endian)?.encode(Endian::NATIVE));
                 Ok(())
             })?;
@@ -303,7 +318,7 @@ impl Bpobj {
 /// The first words of an object.
 fn native_words(dnode: &Dnode, count: u64) -> Result<Vec<u64>> {
     let mut out = Vec::new();
-    each(dnode, count, 8, |raw, endian| {
+    each(dnode, 0..count, 8, |raw, endian| {
         out.extend(u64_at(raw, 0, endian));
         Ok(())
     })?;
@@ -319,24 +334,40 @@ pub enum Enough {
     Yes,
 }
 
-/// Calls `f` for `count` items of `size` bytes at the start of an object.
-fn each(dnode: &Dnode, count: u64, size: u64, mut f: impl FnMut(&[u8], Endian) -> Result<()>) -> Result<()> {
+/// A pointer as lists have it: only what is counted and what tells where the block is.
+fn stored(bp: &BlkPtr, freed: bool) -> [u8; BLKPTR_SIZE] {
+    let mut stored = *bp;
+    if bp.is_embedded() {
+        stored = BlkPtr::default();
+        stored.word[6] = bp.word[6];
+        stored.word[10] = bp.word[10];
+    } else if !bp.is_dedup() {
+        stored.set_checksum([0; 4]);
+    }
+    stored.word[11] = u64::from(freed);
+    stored.encode(Endian::NATIVE)
+}
+
+/// Calls `f` for the items of `size` bytes in an object that have these numbers.
+fn each(dnode: &Dnode, part: Range<u64>, size: u64, mut f: impl FnMut(&[u8], Endian) -> Result<()>) -> Result<()> {
     let blksz = dnode.datablksz();
     let per_block = blksz / size;
     let fail = |blkid: u64, what: &'static str| Error::corrupt(what).at(&dnode.ctx.bookmark(dnode.object(), 0, blkid));
-    if count == 0 {
+    if part.is_empty() {
         return Ok(());
     }
     let most = dnode.phys().maxblkid.saturating_add(1).min(dnode.ctx.block_limit);
-    if per_block == 0 || count.div_ceil(per_block) > most {
+    if per_block == 0 || part.end.div_ceil(per_block) > most {
         return Err(fail(0, "a list longer than its object"));
     }
-    for blkid in 0..count.div_ceil(per_block) {
+    for blkid in part.start / per_block..part.end.div_ceil(per_block) {
         let (buf, endian) = dnode
             .read_block_endian(blkid)?
             .ok_or_else(|| fail(blkid, "a hole in a list").with_kind(ErrorKind::Corrupt))?;
-        let here = (count - blkid * per_block).min(per_block);
-        for raw in buf.chunks_exact(size as usize).take(here as usize) {
+        let first = blkid * per_block;
+        let here = (part.end - first).min(per_block) as usize;
+        let skip = part.start.saturating_sub(first) as usize;
+        for raw in buf.chunks_exact(size as usize).take(here).skip(skip) {
             f(raw, endian)?;
         }
     }

@@ -11,6 +11,7 @@ use crate::accounting::{Accounting, Deltas};
 use crate::dnode::Dnode;
 use crate::objset::{MAX_OBJECT, META_DNODE_OBJECT, Objset, live_node, slots};
 use crate::owner::{ObjsetOwner, Room};
+use crate::sa::FileForm;
 use crate::txg::{Tx, Txgs};
 use crate::zil::Zil;
 use parking_lot::Mutex;
@@ -139,6 +140,8 @@ pub(crate) struct LiveObjset {
     pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
     pub(crate) header_size: AtomicU64,
+    /// Of a file system.
+    pub(crate) form: Arc<FileForm>,
 }
 
 impl LiveObjset {
@@ -153,6 +156,7 @@ impl LiveObjset {
             log: Mutex::default(),
             deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
+            form: Arc::default(),
         })
     }
 

@@ -6,6 +6,7 @@ use crate::objset::Objset;
 use crate::zap::Zap;
 use parking_lot::RwLock;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use zfs_phys::Endian;
 use zfs_phys::enums::DmuObjectType;
@@ -16,6 +17,7 @@ use zfs_phys::sa::{
 use zfs_phys::znode::{MASTER_NODE_OBJ, SCANSTAMP_SIZE, ZFS_BONUS_SCANSTAMP, ZNODE_PHYS_SIZE};
 use zfs_zio::{Buf, Error, ErrorKind, Result};
 
+mod legacy;
 mod write;
 
 use write::Added;
@@ -56,11 +58,35 @@ impl ZplAttr {
     }
 }
 
+/// What files of an object set are like; changes when the file system is upgraded.
+#[derive(Debug, Default)]
+pub(crate) struct FileForm {
+    /// Object number of the SA master node; 0 before ZPL version 5.
+    master: AtomicU64,
+    /// Version of the file system.
+    version: AtomicU64,
+}
+
+impl FileForm {
+    fn store(&self, version: u64, master: u64) {
+        self.version.store(version, Relaxed);
+        self.master.store(master, Relaxed);
+    }
+}
+
+impl Objset {
+    /// The file system was upgraded to `version`, and has the SA master node `master` if that is not 0.
+    pub fn upgraded(&self, version: u64, master: u64) {
+        if let Some(live) = &self.live {
+            live.form.store(version, master);
+        }
+    }
+}
+
 /// The attributes and layouts of an object set.
 #[derive(Debug)]
 pub struct SaRegistry {
-    /// Object number of the SA master node; 0 before ZPL version 5.
-    pub master: u64,
+    form: Arc<FileForm>,
     attrs: HashMap<u16, SaAttr>,
     names: HashMap<u16, String>,
     zpl: [Option<u16>; ZPL_ATTRS.len()],
@@ -72,14 +98,19 @@ pub struct SaRegistry {
 impl SaRegistry {
     /// Loads the registry of a file system's object set.
     pub fn load(objset: &Arc<Objset>) -> Result<Self> {
-        let master = Zap::open(objset, MASTER_NODE_OBJ)?.lookup_u64(b"SA_ATTRS")?.unwrap_or(0);
-        Self::load_from(objset, master)
+        let node = Zap::open(objset, MASTER_NODE_OBJ)?;
+        let (master, version) = (node.lookup_u64(b"SA_ATTRS")?.unwrap_or(0), node.lookup_u64(b"VERSION")?.unwrap_or(1));
+        Self::load_from(objset, master, version)
     }
 
-    /// Loads the registry whose master node is object `master`; 0 for a file system that has none.
-    pub fn load_from(objset: &Arc<Objset>, master: u64) -> Result<Self> {
+    /// Loads the registry whose master node is object `master`; 0 for a file system that has none. `version` is that of
+    /// the file system.
+    pub fn load_from(objset: &Arc<Objset>, master: u64, version: u64) -> Result<Self> {
+        // All who have a writable object set open learn of an upgrade.
+        let form = objset.live.as_ref().map_or_else(Arc::default, |live| live.form.clone());
+        form.store(version, master);
         let mut out = Self {
-            master,
+            form,
             attrs: HashMap::new(),
             names: HashMap::new(),
             zpl: [None; ZPL_ATTRS.len()],
@@ -128,6 +159,16 @@ impl SaRegistry {
             self.layouts.insert(num, attrs);
         }
         Ok(())
+    }
+
+    /// Object number of the SA master node; 0 before ZPL version 5.
+    pub fn master(&self) -> u64 {
+        self.form.master.load(Relaxed)
+    }
+
+    /// Version of the file system.
+    pub fn version(&self) -> u64 {
+        self.form.version.load(Relaxed)
     }
 
     /// Number of an attribute in this object set, if any object can have it.
@@ -299,7 +340,7 @@ impl SaHandle {
     /// The attributes of a fresh object, which has none.
     pub fn create(registry: &Arc<SaRegistry>, dnode: &Arc<Dnode>) -> Result<Self> {
         let bonus = Part { bytes: Vec::new(), endian: Endian::NATIVE, places: Vec::new() };
-        let (registry, dnode) = (registry.clone(), dnode.clone());
-        Ok(Self { registry, dnode, bonus, legacy: false, spill: OnceLock::new() })
+        let (registry, dnode, legacy) = (registry.clone(), dnode.clone(), registry.is_legacy());
+        Ok(Self { registry, dnode, bonus, legacy, spill: OnceLock::new() })
     }
 }

@@ -84,7 +84,9 @@ fn after_a_crash(pool: &Pool, objects: impl Iterator<Item = u64>) -> (BTreeMap<u
 /// Imports the pool again with `next` as its first txg: the log is claimed, replayed and gone, and its blocks are free.
 fn import_again(pool: &Pool, first: u64, model: &BTreeMap<u64, Vec<u8>>) {
     let txgs = Txgs::new(first);
-    zil::claim(&pool.objset, &Tx::syncing(first)).unwrap();
+    if let Some(header) = zil::claim(&pool.objset, &Tx::syncing(first)).unwrap() {
+        pool.objset.set_zil_header(&Tx::syncing(first), &header).unwrap();
+    }
     std::thread::scope(|scope| {
         let runner = scope.spawn(|| {
             txgs.run(|txg| {

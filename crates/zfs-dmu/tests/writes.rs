@@ -319,7 +319,7 @@ fn attributes_find_their_layouts_and_spill_over() {
     let mut model: BTreeMap<u64, BTreeMap<u16, (A, Vec<u8>)>> = BTreeMap::new();
     let tx = Tx::syncing(4);
     let master = Zap::create(os, &tx, T::SA_MASTER_NODE, 0).unwrap();
-    let registry = Arc::new(SaRegistry::load_from(os, master).unwrap());
+    let registry = Arc::new(SaRegistry::load_from(os, master, 5).unwrap());
     for slots in [1, 1, 2, 4] {
         let (object_type, bonus_type) = (T::PLAIN_FILE_CONTENTS, T::SA);
         let spec = ObjectSpec { object_type, bonus_type, slots, ..ObjectSpec::default() };
@@ -349,7 +349,7 @@ fn attributes_find_their_layouts_and_spill_over() {
         }
         pool.sync(txg);
         let disk = pool.reopen();
-        let fresh = Arc::new(SaRegistry::load_from(&disk, master).unwrap());
+        let fresh = Arc::new(SaRegistry::load_from(&disk, master, 5).unwrap());
         for (os, registry) in [(&disk, &fresh), (os, &registry)] {
             for (object, attrs) in &model {
                 let h = SaHandle::open(registry, &os.dnode(*object).unwrap()).unwrap();
@@ -376,7 +376,7 @@ fn lists_and_maps_are_kept() {
         bp
     };
     let tx = Tx::syncing(4);
-    let lists: Vec<u64> = (0..4).map(|_| Bpobj::create(os, &tx).unwrap()).collect();
+    let lists: Vec<u64> = (0..4).map(|_| Bpobj::create(os, &tx, false).unwrap()).collect();
     let mut next = 0;
     for (list, count) in lists.iter().zip([3u64, 2500, 10, 1]) {
         let mut list = Bpobj::open(os, *list).unwrap();

@@ -18,7 +18,7 @@ use zfs_phys::znode::{Dirent, MASTER_NODE_OBJ, ZFS_XATTR};
 use zfs_zio::{Buf, Error, ErrorKind, Result};
 
 /// Newest ZPL version known.
-const ZPL_VERSION: u64 = 5;
+pub(crate) const ZPL_VERSION: u64 = 5;
 /// Most bytes that one read gives.
 const MAX_READ: usize = 64 << 20;
 /// Deepest path that [`Zfs::path_of`] follows.
@@ -77,7 +77,6 @@ pub struct StoredEntry<'a> {
 #[derive(Debug, Clone)]
 struct Master {
     root: u64,
-    version: u64,
     case: CaseSensitivity,
     normflags: u64,
     utf8only: bool,
@@ -125,7 +124,6 @@ impl Master {
         }
         Ok(Self {
             root,
-            version,
             case,
             normflags,
             utf8only: number("utf8only", 0)? != 0,
@@ -141,13 +139,9 @@ impl Zfs {
         Self::mount_with(objset, options, None)
     }
 
-    /// Mounts an objset that was opened for writing, so that files can be changed. Fails as [`Zfs::mount`] does, and with
-    /// [`ErrorKind::Unsupported`] for file systems whose files keep their attributes in the old form.
+    /// Mounts an objset that was opened for writing, so that files can be changed. Fails as [`Zfs::mount`] does.
     pub fn mount_writable(objset: Arc<Objset>, options: MountOptions, writer: Writer) -> Result<Arc<Self>> {
         let zfs = Self::mount_with(objset, options, Some(writer))?;
-        if zfs.version() < 5 {
-            return Err(Error::unsupported(format!("writing to a file system of version {}", zfs.version())));
-        }
         crate::write::owner::account(&zfs.objset, zfs.objset.phys().flags)?;
         zfs.replay_log()?;
         Ok(zfs)
@@ -172,7 +166,7 @@ impl Zfs {
         writer: Writer,
     ) -> Self {
         let case = CaseSensitivity::Sensitive;
-        let master = Master { root: 0, version: ZPL_VERSION, case, normflags, utf8only: false, unlinked_set: 0 };
+        let master = Master { root: 0, case, normflags, utf8only: false, unlinked_set: 0 };
         let cache = ZnodeCache::new(options.cached_files);
         Self { objset, options, master, registry, cache, zeros: Buf::zeroed(512), writer: Some(writer) }
     }
@@ -199,7 +193,7 @@ impl Zfs {
 
     /// File system version, 1 to 5.
     pub fn version(&self) -> u64 {
-        self.master.version
+        self.registry.version()
     }
 
     /// How case is treated.

@@ -20,6 +20,7 @@ pub struct Znode {
     attr: Attr,
     parent: u64,
     xattr_dir: u64,
+    legacy: bool,
 }
 
 impl Znode {
@@ -63,8 +64,9 @@ impl Znode {
         };
         let parent = sa.require_u64(ZplAttr::Parent)?;
         let xattr_dir = sa.get_u64(ZplAttr::Xattr)?.unwrap_or(0);
+        let legacy = sa.is_legacy();
         drop(sa);
-        Ok(Self { dnode, attr, parent, xattr_dir })
+        Ok(Self { dnode, attr, parent, xattr_dir, legacy })
     }
 
     /// The object.
@@ -102,15 +104,17 @@ impl Znode {
         self.xattr_dir
     }
 
+    /// Whether its attributes are those of an old znode.
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.legacy
+    }
+
     /// The packed list of extended attributes that are kept with the file itself.
     pub(crate) fn packed_xattrs(&self, registry: &Arc<SaRegistry>) -> Result<Option<Vec<u8>>> {
-        if registry.number(ZplAttr::Dxattr).is_none() {
+        if self.legacy || registry.number(ZplAttr::Dxattr).is_none() {
             return Ok(None);
         }
         let sa = SaHandle::open(registry, &self.dnode)?;
-        if sa.is_legacy() {
-            return Ok(None);
-        }
         Ok(sa.get(ZplAttr::Dxattr)?.map(|(bytes, _)| bytes.to_vec()))
     }
 

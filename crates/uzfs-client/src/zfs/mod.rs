@@ -9,6 +9,7 @@ pub mod mount;
 pub mod outside;
 mod relate;
 mod table;
+mod upgrade;
 
 pub(crate) use change::LIBZFS_FAILED;
 pub use table::COMMANDS;
@@ -41,6 +42,7 @@ fn run(session: &mut Session, command: &Command, args: &Parsed) -> Run {
         "release" => relate::hold(session, args, false),
         "holds" => relate::holds(session, args),
         "get" => list::get(session, args),
+        "upgrade" => upgrade::upgrade(session, args),
         "mount" => mount::mount(session, args),
         "unmount" => mount::unmount(session, args),
         "load-key" => keys::run(session, args, true),

@@ -264,6 +264,22 @@ const INHERIT: Command = Command {
     ready: true,
 };
 
+const UPGRADE: Command = Command {
+    name: "upgrade",
+    aliases: &[],
+    about: "Lists file systems of older versions, or gives them a newer one.",
+    usage: &["upgrade [-v]", "upgrade [-r] [-V version] <-a | filesystem ...>"],
+    flags: &[
+        switch('v', "Lists the versions there are."),
+        switch('r', "Everything below too."),
+        option('V', "version", "This version; the newest otherwise."),
+        switch('a', "All file systems."),
+    ],
+    tells_missing: false,
+    operands: Hint::Dataset,
+    ready: true,
+};
+
 const PROMOTE: Command = Command {
     name: "promote",
     aliases: &[],
@@ -347,7 +363,7 @@ pub const COMMANDS: &[Command] = &[
     SET,
     GET,
     INHERIT,
-    later("upgrade", &["upgrade [-v]", "upgrade [-r] [-V version] <-a | filesystem ...>"]),
+    UPGRADE,
     BLANK,
     later(
         "userspace",

@@ -13,7 +13,7 @@ use zfs_phys::enums::ObjsetType;
 use zfs_spa::dslw::{DatasetState, DslPool, Limit, NewObjset, NewValue};
 use zfs_spa::sync::SyncCtx;
 use zfs_spa::{Error, ErrorKind, Result as EngineResult, Spa};
-use zfs_zpl::write::{NewFilesystem, Writer, create_fs};
+use zfs_zpl::write::{NewFilesystem, Writer, create_fs, set_version};
 
 /// How often a rollback waits for what its mount wrote at the very end.
 const ROLLBACK_TRIES: u32 = 8;
@@ -21,6 +21,12 @@ const ROLLBACK_TRIES: u32 = 8;
 const SNAPSHOTS_PER_TXG: usize = 200;
 /// Version of the file systems that are made (`ZPL_VERSION`).
 const ZPL_VERSION: u64 = 5;
+/// Version from which on names have a form and may fold case (`ZPL_VERSION_NORMALIZATION`).
+const ZPL_VERSION_NORMALIZATION: u64 = 3;
+/// Version that a pool has to have for file systems of each version, from the first (`zfs_spa_version_map`).
+const POOL_VERSIONS: [u64; 5] = [1, 1, 9, 15, 24];
+/// What is said of pools that are too old.
+const OUTDATED: &str = "pool and or dataset must be upgraded to set this property or value";
 /// Properties that are stored in the file system itself, not in the dataset's table.
 const OF_FILESYSTEM: [&str; 4] = ["normalization", "casesensitivity", "utf8only", "version"];
 
@@ -99,6 +105,7 @@ pub(super) fn new_filesystem(properties: &BTreeMap<String, Raw>) -> NewFilesyste
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         sums: 0,
+        version: number(properties, "version"),
     }
 }
 
@@ -137,8 +144,10 @@ impl Imported {
         given_up.map_err(|e| failure::engine(&e).about(name))
     }
 
-    /// Refuses what a dataset cannot be given, and drops what it has already.
-    fn check_settable(&self, name: &str, values: &mut Values) -> Result<(), Failure> {
+    /// Refuses what a dataset cannot be given, and drops what it has already. Gives the version that a file system is to
+    /// get, if it is another.
+    fn check_settable(&self, name: &str, values: &mut Values) -> Result<Option<u64>, Failure> {
+        let mut version = None;
         let wrong = |text: String| Err(Failure::new(FailureCode::InvalidArgument, text).about(name));
         for (property, value) in &*values {
             match (property.as_str(), value) {
@@ -147,10 +156,10 @@ impl Imported {
                     if *new < now {
                         return wrong(format!("Can not downgrade; already at version {now}"));
                     }
-                    if *new > now {
-                        let text = "upgrading file systems is not supported yet by uzfs";
-                        return Err(Failure::new(FailureCode::NotSupported, text).about(name));
+                    if !self.can_have(*new)? {
+                        return Err(Failure::new(FailureCode::NotSupported, OUTDATED).about(name));
                     }
+                    version = Some(*new).filter(|new| *new > now);
                 }
                 ("keylocation", NewValue::Text(place)) if place != "none" => {
                     // Off is stored as 2; nothing is stored where nothing was ever encrypted.
@@ -162,7 +171,31 @@ impl Imported {
             }
         }
         values.retain(|(property, _)| property != "version");
-        Ok(())
+        Ok(version)
+    }
+
+    /// Whether the pool is new enough for file systems of that version.
+    fn can_have(&self, version: u64) -> Result<bool, Failure> {
+        let needed = usize::try_from(version).ok().and_then(|v| POOL_VERSIONS.get(v.wrapping_sub(1)));
+        let has = self.writer()?.uberblock().version;
+        Ok(needed.is_some_and(|needed| *needed <= has))
+    }
+
+    /// Gives a file system a newer version, mounted or not.
+    fn upgrade(&self, name: &str, version: u64) -> Result<(), Failure> {
+        let about = |e: Error| failure::engine(&e).about(name);
+        let spa = self.writer()?;
+        let path = path_of(name);
+        let objset = found(spa.dsl(), &path).and_then(|ds| spa.dsl().open_objset(&ds)).map_err(about)?;
+        let tx = spa.txgs().assign().map_err(about)?;
+        let old = set_version(&objset, &tx, version).map_err(about)?;
+        let txg = tx.txg();
+        drop(tx);
+        spa.txgs().wait_synced(txg).map_err(about)?;
+        self.task(name, "upgrade", move |ctx| {
+            let text = format!("from {old} to {version}");
+            ctx.dsl().log_of(ctx.tx, "upgrade", &*found(ctx.dsl(), &path)?, &text)
+        })
     }
 
     /// Runs a task and waits for it.
@@ -193,12 +226,13 @@ impl Engine {
         if args.kind == DatasetKind::Volume {
             return self.create_volume(caller, &args);
         }
-        if args.properties.get("version").and_then(Raw::as_u64).is_some_and(|v| v != ZPL_VERSION) {
-            let text = "making file systems of older versions is not supported yet by uzfs";
-            return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
+        let filesystem = new_filesystem(&args.properties);
+        let version = if filesystem.version == 0 { ZPL_VERSION } else { filesystem.version };
+        let named = filesystem.utf8only || filesystem.case != 0;
+        if !imported.can_have(version)? || (version < ZPL_VERSION_NORMALIZATION && named) {
+            return Err(Failure::new(FailureCode::NotSupported, OUTDATED).about(args.name));
         }
         let txgs = imported.writer()?.txgs().clone();
-        let filesystem = new_filesystem(&args.properties);
         let values = values_of(&args.properties);
         let path = path_of(&args.name);
         let limited = is_limited(caller);
@@ -328,13 +362,16 @@ impl Engine {
         let mut values: Values = args.properties.iter().map(|(name, raw)| (name.clone(), value_of(raw))).collect();
         let gone = if args.to_received { NewValue::Received } else { NewValue::Inherit };
         values.extend(args.inherit.into_iter().map(|name| (name, gone.clone())));
-        imported.check_settable(&args.name, &mut values)?;
+        let version = imported.check_settable(&args.name, &mut values)?;
         self.check_space(&imported, &args.name, &mut values)?;
         let path = path_of(&args.name);
         let (inside, values): (Values, Values) = values.into_iter().partition(|(name, _)| is_inside(name));
         let spa = imported.writer()?;
         for (name, value) in &inside {
             set_inside(spa, &path, name, value).map_err(|e| failure::engine(&e).about(&args.name))?;
+        }
+        if let Some(version) = version {
+            imported.upgrade(&args.name, version)?;
         }
         if values.is_empty() {
             return Ok(Empty {});

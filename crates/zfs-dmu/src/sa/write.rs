@@ -63,7 +63,7 @@ impl SaRegistry {
         {
             return Ok(num);
         }
-        let zap = zap_of(objset, tx, self.master, SA_REGISTRY, DmuObjectType::SA_ATTR_REGISTRATION)?;
+        let zap = zap_of(objset, tx, self.master(), SA_REGISTRY, DmuObjectType::SA_ATTR_REGISTRATION)?;
         let mut next = 0;
         let mut names = HashMap::new();
         for e in zap.iter() {
@@ -109,7 +109,7 @@ impl SaRegistry {
         if let Some(n) = find(&added.layouts) {
             return Ok(n);
         }
-        let zap = zap_of(objset, tx, self.master, SA_LAYOUTS, DmuObjectType::SA_ATTR_LAYOUTS)?;
+        let zap = zap_of(objset, tx, self.master(), SA_LAYOUTS, DmuObjectType::SA_ATTR_LAYOUTS)?;
         let highest = self.layouts.keys().chain(added.layouts.keys()).copied().max().unwrap_or(1);
         let number = (highest + 1).max(FIRST_LAYOUT);
         let image: Vec<u8> = attrs.iter().flat_map(|a| a.to_be_bytes()).collect();
@@ -144,7 +144,24 @@ impl SaHandle {
         if let Some(bonus) = self.patched(attrs) {
             return self.dnode.set_bonus(tx, DmuObjectType::SA, &bonus);
         }
-        let mut items = self.items()?;
+        if self.stays_legacy()? {
+            return self.update_legacy(tx, objset, attrs);
+        }
+        let (mut items, mut outside) = (Vec::new(), None);
+        if self.legacy {
+            let (all, acl) = self.converted(objset)?;
+            outside = acl;
+            self.put(tx, objset, &mut items, &all)?;
+        } else {
+            items = self.items()?;
+        }
+        self.put(tx, objset, &mut items, attrs)?;
+        self.store(tx, objset, &items)?;
+        outside.map_or(Ok(()), |object| objset.free_object(tx, object))
+    }
+
+    /// Puts attributes among those that are to be stored.
+    fn put(&self, tx: &Tx, objset: &Arc<Objset>, items: &mut Vec<Item>, attrs: &[(ZplAttr, Vec<u8>)]) -> Result<()> {
         for (attr, data) in attrs {
             let num = self.registry.number_or_register(tx, objset, *attr)?;
             let length = self.registry.shape(num).map_or(0, |s| usize::from(s.0));
@@ -156,7 +173,7 @@ impl SaHandle {
                 None => items.push(Item { num, data: data.clone() }),
             }
         }
-        self.store(tx, objset, &items)
+        Ok(())
     }
 
     /// The bonus buffer with values in the place of others of the same lengths; nothing when that is not all there is to
@@ -176,22 +193,19 @@ impl SaHandle {
 
     /// Removes an attribute, if the object has it.
     pub fn remove(&self, tx: &Tx, objset: &Arc<Objset>, attr: ZplAttr) -> Result<()> {
-        let Some(num) = self.registry.number(attr) else { return Ok(()) };
+        let Some(num) = self.registry.number(attr).filter(|_| !self.legacy) else { return Ok(()) };
         let mut items = self.items()?;
         let before = items.len();
         items.retain(|i| i.num != num);
         if items.len() == before { Ok(()) } else { self.store(tx, objset, &items) }
     }
 
-    fn invalid(&self, what: &'static str) -> Error {
+    pub(super) fn invalid(&self, what: &'static str) -> Error {
         Error::invalid(what).at(&self.dnode.ctx.bookmark(self.dnode.object(), 0, 0))
     }
 
     /// All attributes of the object, in order.
     fn items(&self) -> Result<Vec<Item>> {
-        if self.legacy {
-            return Err(Error::unsupported("changing the attributes of a file system of version 4 or older"));
-        }
         let mut out = Vec::new();
         for num in self.numbers()? {
             let (Some((data, endian)), Some((_, swap))) = (self.get_num(num)?, self.registry.shape(num)) else {

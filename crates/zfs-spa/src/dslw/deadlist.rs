@@ -87,11 +87,7 @@ impl Deadlist {
         }
         for (key, blocks) in groups {
             let list = self.own_list(pool, tx, key)?;
-            let mut list = Bpobj::open(&pool.mos, list)?;
-            for bp in &blocks {
-                let s = Sums::of(&*pool.ops, bp);
-                list.enqueue(tx, bp, died, s.used as u64)?;
-            }
+            Bpobj::open(&pool.mos, list)?.enqueue_all(tx, &blocks, died)?;
         }
         self.change(pool, tx, if died { sums.minus() } else { sums })
     }
@@ -99,6 +95,11 @@ impl Deadlist {
     /// The newest key and its list.
     pub(super) fn newest(&mut self, pool: &DslPool) -> Result<Option<(u64, u64)>> {
         Ok(self.tree(pool)?.last_key_value().map(|(key, list)| (*key, *list)))
+    }
+
+    /// Keys and their lists, oldest first.
+    pub(super) fn lists(&mut self, pool: &DslPool) -> Result<Vec<(u64, u64)>> {
+        Ok(self.tree(pool)?.iter().map(|(key, list)| (*key, *list)).collect())
     }
 
     /// Removes a key with its list, whose blocks are free.
@@ -137,7 +138,7 @@ impl Deadlist {
         pool.enqueue_subobj(tx, slot, list)
     }
 
-    /// Adds a key, larger than all there are.
+    /// Adds a key that there is not.
     pub(super) fn add_key(&mut self, pool: &DslPool, tx: &Tx, key: u64) -> Result<()> {
         let list = pool.empty_bpobj_hold(tx)?;
         mosw::zap_add(&pool.mos, tx, self.object, &hex(key), list)?;

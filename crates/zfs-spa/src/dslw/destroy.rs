@@ -244,9 +244,12 @@ impl DslPool {
         }
         Deadlist::open(self, phys.deadlist_obj)?.destroy(self, tx)?;
         self.destroy_remaps(tx, ds)?;
+        let oldest = self.oldest_alive(ds)?;
         let by_livelist = self.queue_livelist(tx, ds)?;
-        let how = if by_livelist { "livelist" } else { "bptree" };
-        let text = format!("({how}, mintxg={})", phys.prev_snap_txg);
+        let text = match by_livelist {
+            true => format!("(livelist, mintxg={oldest})"),
+            false => format!("(bptree, mintxg={})", phys.prev_snap_txg),
+        };
         self.log_of(tx, "destroy", ds, &text)?;
         if !by_livelist {
             self.queue_tree(tx, ds)?;

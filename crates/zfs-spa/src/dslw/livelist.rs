@@ -3,33 +3,58 @@
 //! that is mostly shared with its origin.
 //!
 //! A livelist has the form of a deadlist: lists of blocks by birth, each of at most some hundred thousand live blocks,
-//! which are freed list by list in later txgs. One that describes little shared any more is given up.
+//! which are freed list by list in later txgs. One that describes little shared any more is given up; lists of which
+//! most died are made one ([`super::condense`]).
 
 use super::deadlist::{Deadlist, hex};
 use super::{DatasetState, DirState, DslPool, POOL_DIRECTORY, Sums, UsedBy, mosw};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Result, Zap};
 use zfs_phys::BlkPtr;
 use zfs_phys::dsl::field;
 use zfs_phys::feature::Feature;
+use zfs_zio::Error;
 
-/// Live blocks after which another list is begun (`zfs_livelist_max_entries`).
-const MAX_ENTRIES: u64 = 500_000;
-/// A clone that shares no more than this part of what it references keeps no livelist, percent.
-const MIN_SHARED: u64 = 75;
 /// Table of livelists whose clones are gone (`DMU_POOL_DELETED_CLONES`).
 const DELETED: &str = "com.delphix:deleted_clones";
+
+/// How long livelists get.
+#[derive(Debug)]
+pub(super) struct LivelistLimits {
+    /// Births after which another list is begun, and blocks alive from which on two stay two
+    /// (`zfs_livelist_max_entries`).
+    pub(super) entries: AtomicU64,
+    /// A clone that shares no more than this part of what it references keeps no livelist, percent
+    /// (`zfs_livelist_min_percent_shared`).
+    pub(super) shared: AtomicU64,
+}
+
+impl Default for LivelistLimits {
+    fn default() -> Self {
+        Self { entries: AtomicU64::new(500_000), shared: AtomicU64::new(75) }
+    }
+}
 
 /// The livelist of a clone that is open.
 #[derive(Debug)]
 pub(super) struct Livelist {
-    list: Deadlist,
+    pub(super) list: Deadlist,
     /// Blocks of the sync under way, from its workers; those that died are marked.
     pending: Vec<(BlkPtr, bool)>,
+    /// The txg that last added to it: blocks of one txg are in one list.
+    flushed: u64,
+    /// Stands for it as long as it is open.
+    pub(super) token: Arc<()>,
+}
+
+impl Livelist {
+    fn new(list: Deadlist) -> Self {
+        Self { list, pending: Vec::new(), flushed: 0, token: Arc::default() }
+    }
 }
 
 impl DatasetState {
@@ -55,7 +80,7 @@ impl DslPool {
     /// The livelist of a head, as it is stored.
     pub(super) fn load_livelist(&self, dir: &DirState) -> Result<Option<Livelist>> {
         let Some(object) = self.livelist_object(dir)? else { return Ok(None) };
-        Ok(Some(Livelist { list: Deadlist::open(self, object)?, pending: Vec::new() }))
+        Ok(Some(Livelist::new(Deadlist::open(self, object)?)))
     }
 
     /// Begins the livelist of a clone that was just made.
@@ -68,14 +93,24 @@ impl DslPool {
         let list = Deadlist::create(self, tx)?;
         mosw::zap_add(&self.mos, tx, dir.object, field::LIVELIST, list.object)?;
         self.ops.feature_add(tx, Feature::Livelist, 1)?;
-        *clone.livelist.lock() = Some(Livelist { list, pending: Vec::new() });
+        *clone.livelist.lock() = Some(Livelist::new(list));
         Ok(())
+    }
+
+    /// Sets after how many births another list of a livelist is begun (`zfs_livelist_max_entries`), and what share of a
+    /// clone has to be its origin's for it to keep one, percent (`zfs_livelist_min_percent_shared`).
+    pub fn set_livelist_limits(&self, entries: u64, shared: u64) {
+        self.livelist.entries.store(entries, Relaxed);
+        self.livelist.shared.store(shared, Relaxed);
     }
 
     /// Gives up the livelist of a directory's head, which is then destroyed by walking its tree.
     pub(super) fn remove_livelist(&self, tx: &Tx, dir: &DirState) -> Result<()> {
         let Some(object) = self.livelist_object(dir)? else { return Ok(()) };
         let open = self.dataset(dir.phys().head_dataset_obj)?.livelist.lock().take();
+        if let Some(open) = &open {
+            self.quit_condensing(open);
+        }
         mosw::zap_remove(&self.mos, tx, dir.object, field::LIVELIST)?;
         let list = open.map_or_else(|| Deadlist::open(self, object), |open| Ok(open.list))?;
         list.destroy(self, tx)?;
@@ -95,8 +130,12 @@ impl DslPool {
         let key = tx.txg() - 1;
         let begin = match live.list.newest(self)? {
             None => true,
-            Some((newest, list)) => newest < key && self.entries_alive(list)? > MAX_ENTRIES,
+            Some((newest, list)) => {
+                let full = self.births(list)? > self.livelist.entries.load(Relaxed);
+                newest < key && live.flushed < tx.txg() && full
+            }
         };
+        live.flushed = tx.txg();
         if begin {
             live.list.add_key(self, tx, key)?;
         }
@@ -104,19 +143,28 @@ impl DslPool {
         let blocks = |of: Vec<(BlkPtr, bool)>| of.into_iter().map(|(bp, _)| bp).collect::<Vec<_>>();
         live.list.insert_marked(self, tx, &blocks(born), false)?;
         live.list.insert_marked(self, tx, &blocks(died), true)?;
+        self.seek_condense(ds, live)?;
         drop(slot);
         let referenced = ds.phys().referenced_bytes;
         let own = ds.dir().phys().breakdown.head;
         let shared = referenced.saturating_sub(own).saturating_mul(100).checked_div(referenced);
         match shared {
-            Some(percent) if percent <= MIN_SHARED => self.remove_livelist(tx, &ds.dir()),
+            Some(percent) if percent <= self.livelist.shared.load(Relaxed) => self.remove_livelist(tx, &ds.dir()),
             _ => Ok(()),
         }
     }
 
-    fn entries_alive(&self, list: u64) -> Result<u64> {
+    fn births(&self, list: u64) -> Result<u64> {
         let list = Bpobj::open(&self.mos, list)?;
         Ok(list.phys().num_blkptrs.saturating_sub(list.phys().num_freed))
+    }
+
+    /// The key of the oldest list of a clone's livelist, or 0.
+    pub(super) fn oldest_alive(&self, ds: &DatasetState) -> Result<u64> {
+        match &mut *ds.livelist.lock() {
+            Some(live) => Ok(live.list.lists(self)?.first().map_or(0, |list| list.0)),
+            None => Ok(0),
+        }
     }
 
     /// Queues what only a clone has, by its livelist. Gives whether it has one that tells all.
@@ -124,6 +172,7 @@ impl DslPool {
         let dir = ds.dir();
         let phys = dir.phys();
         let Some(live) = ds.livelist.lock().take() else { return Ok(false) };
+        self.quit_condensing(&live);
         let sums = live.list.sums();
         let all = (sums.used, sums.comp) == (phys.used_bytes as i64, phys.compressed_bytes as i64);
         if !all || !live.pending.is_empty() || !self.ops.feature_active(Feature::Livelist) {
@@ -174,16 +223,9 @@ impl DslPool {
 
     /// Frees the blocks of a list that were born more often than they died; tells what they took.
     fn free_live(&self, tx: &Tx, list: u64) -> Result<Sums> {
-        let mut alive: HashMap<([u64; 2], u64), (i64, BlkPtr)> = HashMap::new();
-        Bpobj::open(&self.mos, list)?.iterate_own(|bp, died| {
-            let entry = alive.entry((bp.dva(0).word, bp.birth())).or_insert((0, *bp));
-            entry.0 += if died { -1 } else { 1 };
-            Ok(())
-        })?;
-        let mut left: Vec<BlkPtr> = Vec::new();
-        for (times, bp) in alive.into_values() {
-            left.extend((0..times).map(|_| bp));
-        }
+        let list = Bpobj::open(&self.mos, list)?;
+        let mut left = Vec::new();
+        alive(&list, list.phys().num_blkptrs, &mut left, &|| Ok(()))?;
         left.sort_unstable_by_key(|bp| (bp.birth(), bp.word));
         let mut sums = Sums::default();
         for bp in &left {
@@ -191,5 +233,34 @@ impl DslPool {
             self.ops.free(tx, bp)?;
         }
         Ok(sums)
+    }
+}
+
+/// Adds those of the first `length` blocks of a list to `keep` that were born more often than they died; duplicates come
+/// from blocks that several references share. `go_on` is asked again and again whether to.
+pub(super) fn alive(list: &Bpobj, length: u64, keep: &mut Vec<BlkPtr>, go_on: &dyn Fn() -> Result<()>) -> Result<()> {
+    let key = |bp: &BlkPtr| (bp.dva(0).word, bp.birth());
+    let mut dead: HashMap<([u64; 2], u64), u64> = HashMap::new();
+    list.iterate_part(0..length, |bp, died| {
+        if died {
+            *dead.entry(key(bp)).or_default() += 1;
+        }
+        go_on()
+    })?;
+    let mut unmatched: u64 = dead.values().sum();
+    list.iterate_part(0..length, |bp, died| {
+        match dead.get_mut(&key(bp)).filter(|n| **n > 0) {
+            _ if died => {}
+            Some(times) => {
+                *times -= 1;
+                unmatched -= 1;
+            }
+            None => keep.push(*bp),
+        }
+        go_on()
+    })?;
+    match unmatched {
+        0 => Ok(()),
+        _ => Err(Error::corrupt("a livelist with blocks that died without being born")),
     }
 }

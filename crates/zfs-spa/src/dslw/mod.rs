@@ -16,6 +16,7 @@
 //! a second; they are kept decoded and stored once per pass.
 
 mod bookmark;
+mod condense;
 mod create;
 mod crypt;
 mod dataset;
@@ -39,6 +40,7 @@ mod snapshot;
 mod tests;
 mod tree;
 
+pub use condense::Condensing;
 pub use create::{NewObjset, sums_with};
 pub use dataset::DatasetState;
 pub use dir::{DirState, UsedBy};
@@ -146,6 +148,8 @@ pub struct DslPool {
     free_bpobj: AtomicU64,
     /// Blocks freed in a txg at most.
     max_frees: AtomicU64,
+    livelist: livelist::LivelistLimits,
+    condense: condense::Condense,
     /// The list without blocks that deadlists share; 0 while there is none.
     empty_bpobj: AtomicU64,
     origin_snap: Mutex<u64>,
@@ -189,6 +193,8 @@ impl DslPool {
             free_dir: Mutex::default(),
             free_bpobj: AtomicU64::new(free_bpobj),
             max_frees: AtomicU64::new(destroy::FREES_PER_TXG),
+            livelist: livelist::LivelistLimits::default(),
+            condense: condense::Condense::default(),
             empty_bpobj: AtomicU64::new(empty_bpobj),
             origin_snap: Mutex::default(),
             dirs: Mutex::default(),
@@ -433,9 +439,9 @@ impl DslPool {
         list == self.empty_bpobj.load(Relaxed)
     }
 
-    /// A list for blocks.
+    /// A list for blocks, which counts those that died where there are livelists.
     fn bpobj_create(&self, tx: &Tx) -> Result<u64> {
-        Bpobj::create(&self.mos, tx)
+        Bpobj::create(&self.mos, tx, self.ops.feature_active(Feature::Livelist))
     }
 
     /// The shared empty list (made when first needed), with one more use; a list of its own where the feature is off.

@@ -97,7 +97,10 @@ impl DslPool {
     }
 
     /// Appends what happened to a file system or volume to the history.
-    pub(super) fn log_of(&self, tx: &Tx, event: &str, ds: &DatasetState, text: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Whatever writing it meets.
+    pub fn log_of(&self, tx: &Tx, event: &str, ds: &DatasetState, text: &str) -> Result<()> {
         let name = self.name_of(&ds.dir())?;
         self.ops.log(tx, event, Some((&name, ds.object)), text)
     }

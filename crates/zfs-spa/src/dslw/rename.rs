@@ -195,7 +195,19 @@ impl DslPool {
         snap.update(|p| p.unique_bytes = p.unique_bytes.saturating_add_signed(-shared.used));
         head.close();
         self.marks_next_changed(tx, head, &snap)?;
+        self.log_rollback(tx, head, now.prev_snap_txg)?;
         self.zero_log(tx, head)
+    }
+}
+
+impl DslPool {
+    /// Says what OpenZFS says, which swaps the head with a clone of the snapshot and destroys that.
+    fn log_rollback(&self, tx: &Tx, head: &DatasetState, min_txg: u64) -> Result<()> {
+        let name = self.name_of(&head.dir())?;
+        let short = name.rsplit('/').next().unwrap_or(&name);
+        let of = format!("{name}/%rollback");
+        self.ops.log(tx, "clone swap", Some((&of, head.object)), &format!("parent={short}"))?;
+        self.ops.log(tx, "destroy", Some((&of, head.object)), &format!("(bptree, mintxg={min_txg})"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The dataset layer on a disk in memory, judged by walks: what is allocated is what can be reached or waits to be
 //! freed, and every directory's sums are those of its blocks.
 
+mod livelist;
 mod names;
 mod random;
 
@@ -102,6 +103,8 @@ struct Mini {
     ops: Arc<Ops>,
     mos: Arc<Objset>,
     dsl: Arc<DslPool>,
+    /// Lists to be condensed, which are looked through one txg later.
+    condensing: Option<Condensing>,
     txg: u64,
 }
 
@@ -139,7 +142,7 @@ impl Mini {
         let new = NewObjset { kind: ObjsetType::Zfs, flags: 0, init: &mut init };
         let dsl = DslPool::create_tree(&mos, ops.clone(), &tx, new).unwrap();
         owner.dsl.set(Arc::downgrade(&dsl)).unwrap();
-        let mut mini = Self { disk, zio, ops, mos, dsl, txg: 4 };
+        let mut mini = Self { disk, zio, ops, mos, dsl, condensing: None, txg: 4 };
         mini.sync(|_, _| {});
         mini
     }
@@ -148,6 +151,7 @@ impl Mini {
     fn sync<T>(&mut self, task: impl FnOnce(&DslPool, &Tx) -> T) -> T {
         let tx = Tx::syncing(self.txg);
         self.dsl.sync_datasets(&tx, 1).unwrap();
+        self.dsl.condense(&tx).unwrap();
         self.dsl.free_some(&tx).unwrap();
         let done = task(&self.dsl, &tx);
         self.dsl.account_mos().unwrap();
@@ -167,6 +171,10 @@ impl Mini {
         self.dsl.txg_done(self.txg);
         self.zio.metaslab_sync_done(self.txg).unwrap();
         self.txg += 1;
+        match self.condensing.take() {
+            Some(work) => drop(work.run()),
+            None => self.condensing = self.dsl.condensing_due(),
+        }
         done
     }
 

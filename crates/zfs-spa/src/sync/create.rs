@@ -175,7 +175,7 @@ fn first_objects(
     directory.add_ints(&tx, b"org.illumos:checksum_salt", 1, &salt)?;
     zio.set_checksum_salt(salt);
     ops.create_history(&tx, zio.space(Class::Normal).dspace)?;
-    PoolOps::log(&*ops, &tx, "create", None, "pool version 5000; made by uzfs")?;
+    PoolOps::log(&*ops, &tx, "create", None, &super::history::versions(VERSION))?;
     if let Some(command) = &options.command {
         let mut record = NvList::new();
         record.put("history command", command.as_str()).put("history who", 0u64);

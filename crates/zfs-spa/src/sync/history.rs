@@ -15,6 +15,13 @@ const BLOCK: u32 = 128 << 10;
 /// Smallest and largest ring; in between it is a hundredth of the pool.
 const RING: (u64, u64) = (128 << 10, 1 << 30);
 
+/// What is said of versions when a pool is made or opened.
+pub(super) fn versions(pool: u64) -> String {
+    use std::env::consts::{ARCH, OS};
+    let software = concat!("uzfs-", env!("CARGO_PKG_VERSION"));
+    format!("pool version {pool}; software version {software}; uts {} {OS} {ARCH}", host::hostname())
+}
+
 impl Ops {
     /// Makes the history object of a new pool with `dspace` usable bytes. Gives its number.
     pub(super) fn create_history(&self, tx: &Tx, dspace: u64) -> Result<u64> {

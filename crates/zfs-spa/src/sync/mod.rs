@@ -17,6 +17,7 @@
 
 mod aside;
 mod attach;
+mod background;
 mod config;
 pub mod create;
 mod devices;
@@ -140,6 +141,8 @@ pub struct Spa {
     /// A view of the pool as of some txg.
     view: Mutex<Option<(u64, Arc<Pool>)>>,
     thread: Mutex<Option<JoinHandle<Result<()>>>>,
+    /// Condenses livelists.
+    condensing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for Spa {
@@ -173,7 +176,7 @@ impl Spa {
             for object in logs {
                 ctx.dsl().claim_log(ctx.tx, &ctx.dsl().dataset(object)?)?;
             }
-            ctx.log("import", "pool version 5000; software version uzfs")
+            ctx.log("import", &history::versions(ctx.spa.uberblock().version))
         })?;
         spa.load_scan()?;
         Ok(spa)
@@ -239,6 +242,7 @@ impl Spa {
             imported,
             view: Mutex::default(),
             thread: Mutex::default(),
+            condensing: Mutex::default(),
         })
     }
 
@@ -346,6 +350,7 @@ impl Spa {
     pub fn close(&self, destroy: bool) -> Result<()> {
         self.give_up();
         self.end_scans();
+        self.end_condensing();
         let last = match self.zio.is_suspended() {
             true if destroy => Err(Error::new(ErrorKind::Io, "destroying a suspended pool")),
             true => Ok(()),
@@ -417,6 +422,7 @@ impl Spa {
         self.zio.metaslab_sync_done(txg)?;
         self.dsl.txg_done(txg);
         self.mos.txg_done(txg);
+        self.condense();
         Ok(())
     }
 
@@ -434,6 +440,7 @@ impl Spa {
                 self.dsl.sync_datasets(tx, pass)?;
             }
             self.sync_errors(tx)?;
+            self.dsl.condense(tx)?;
             if self.dsl.free_some(tx)? {
                 // More waits to be freed, even if nobody writes.
                 self.txgs.kick();
@@ -518,6 +525,7 @@ fn is_harmless(kind: ErrorKind) -> bool {
 
 impl Drop for Spa {
     fn drop(&mut self) {
+        self.dsl.end_condensing();
         self.txgs.stop();
     }
 }

@@ -38,7 +38,11 @@ impl SyncCtx<'_> {
     /// # Errors
     /// Whatever writing it meets.
     pub fn enable_feature(&self, feature: Feature) -> Result<()> {
-        self.spa.enable(self.tx, feature)
+        if self.spa.ops.is_enabled(feature) {
+            return Ok(());
+        }
+        self.spa.enable(self.tx, feature)?;
+        self.log("set", &format!("feature@{}=enabled", feature.name()))
     }
 
     /// Gives the pool another identity.
@@ -125,7 +129,7 @@ impl Spa {
         create::feature_tables(&self.mos, tx, directory)?;
         self.config.lock().version = create::VERSION;
         self.uberblock.lock().version = create::VERSION;
-        Ok(())
+        crate::dslw::PoolOps::log(&*self.ops, tx, "set", None, &format!("version={}", create::VERSION))
     }
 
     /// The table of txgs in which features were enabled; made when that feature itself is.

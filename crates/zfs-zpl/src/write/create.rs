@@ -11,7 +11,7 @@ use zfs_dmu::{Dnode, ObjectSpec, Zap};
 use zfs_phys::enums::DmuObjectType as Ot;
 use zfs_phys::znode::{
     ZFS_ACL_AUTO_INHERIT, ZFS_ACL_TRIVIAL, ZFS_ARCHIVE, ZFS_AV_MODIFIED, ZFS_NO_EXECS_DENIED, ZFS_PROJID,
-    ZFS_PROJINHERIT, ZFS_XATTR,
+    ZFS_PROJINHERIT, ZFS_XATTR, ZNODE_PHYS_SIZE,
 };
 use zfs_zio::{Error, ErrorKind, Result};
 
@@ -97,9 +97,11 @@ impl Zfs {
         let kind = FileKind::of_mode(new.mode).ok_or_else(|| Error::invalid("making a file of no kind"))?;
         let dir = kind == FileKind::Directory;
         let ty = if dir { Ot::DIRECTORY_CONTENTS } else { Ot::PLAIN_FILE_CONTENTS };
+        let old = self.registry().is_legacy();
         let spec = ObjectSpec {
             object_type: ty,
-            bonus_type: Ot::SA,
+            bonus_type: if old { Ot::ZNODE } else { Ot::SA },
+            bonus_len: if old { ZNODE_PHYS_SIZE } else { 0 },
             slots: self.options().dnode_slots,
             ..ObjectSpec::default()
         };

@@ -1,9 +1,9 @@
-//! A fresh file system in a fresh object set.
+//! A fresh file system in a fresh object set, and one that gets a newer version.
 
 use super::Writer;
 use super::create::{NewFile, Origin};
 use crate::attr::MountOptions;
-use crate::zfs::Zfs;
+use crate::zfs::{ZPL_VERSION, Zfs};
 use std::sync::Arc;
 use zfs_dmu::sa::SaRegistry;
 use zfs_dmu::txg::Tx;
@@ -12,7 +12,10 @@ use zfs_phys::enums::DmuObjectType as Ot;
 use zfs_phys::objset::OBJSET_FLAG_PROJECTQUOTA_COMPLETE;
 use zfs_phys::zap::NORM_TOUPPER;
 use zfs_phys::znode::MASTER_NODE_OBJ;
-use zfs_zio::{Error, Result};
+use zfs_zio::{Error, ErrorKind, Result};
+
+/// Version from which on files have system attributes (`ZPL_VERSION_SA`).
+const SYSTEM_ATTRIBUTES: u64 = 5;
 
 /// What a file system is like for all its life.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +32,8 @@ pub struct NewFilesystem {
     pub gid: u32,
     /// Sums that are kept from the start: `OBJSET_FLAG_*_COMPLETE`.
     pub sums: u64,
+    /// Version, 1 to 5; 0 stands for the newest.
+    pub version: u64,
 }
 
 /// Fills a fresh object set: the master node, the tables it names, and the root directory.
@@ -45,12 +50,15 @@ pub fn create_fs(objset: &Arc<Objset>, tx: &Tx, writer: Writer, new: &NewFilesys
     {
         master.add(tx, name.as_bytes(), &[value])?;
     }
-    master.add(tx, b"VERSION", &[5])?;
-    let attrs = Zap::create(objset, tx, Ot::SA_MASTER_NODE, 0)?;
-    master.add(tx, b"SA_ATTRS", &[attrs])?;
+    let version = if new.version == 0 { ZPL_VERSION } else { new.version };
+    master.add(tx, b"VERSION", &[version])?;
+    let attrs = if version >= SYSTEM_ATTRIBUTES { Zap::create(objset, tx, Ot::SA_MASTER_NODE, 0)? } else { 0 };
+    if attrs != 0 {
+        master.add(tx, b"SA_ATTRS", &[attrs])?;
+    }
     let unlinked = Zap::create(objset, tx, Ot::UNLINKED_SET, 0)?;
     master.add(tx, b"DELETE_QUEUE", &[unlinked])?;
-    let registry = Arc::new(SaRegistry::load_from(objset, attrs)?);
+    let registry = Arc::new(SaRegistry::load_from(objset, attrs, version)?);
     let zfs = Zfs::unfinished(objset.clone(), registry, new.normalization | fold, MountOptions::default(), writer);
     let root = NewFile { mode: 0o040_755, uid: new.uid, gid: new.gid, ..NewFile::default() };
     // The root is its own parent, which is known only once it has a number: the first free one.
@@ -58,7 +66,7 @@ pub fn create_fs(objset: &Arc<Objset>, tx: &Tx, writer: Writer, new: &NewFilesys
     let origin = Origin {
         parent,
         xattr: false,
-        projid: (new.sums & OBJSET_FLAG_PROJECTQUOTA_COMPLETE != 0).then_some(0),
+        projid: (attrs != 0 && new.sums & OBJSET_FLAG_PROJECTQUOTA_COMPLETE != 0).then_some(0),
         proj_inherit: false,
         links: 1,
     };
@@ -67,4 +75,25 @@ pub fn create_fs(objset: &Arc<Objset>, tx: &Tx, writer: Writer, new: &NewFilesys
         return Err(Error::corrupt("the root directory of a fresh file system has another number"));
     }
     master.add(tx, b"ROOT", &[root.object()])
+}
+
+/// Gives a file system a newer version, as `zfs upgrade` does; it may be mounted. Files keep the form that they have until
+/// they are changed. Gives the version that it had.
+///
+/// # Errors
+/// `Invalid` for a version that is older or that there is not; what changing objects meets.
+pub fn set_version(objset: &Arc<Objset>, tx: &Tx, version: u64) -> Result<u64> {
+    let master = Zap::open(objset, MASTER_NODE_OBJ)?;
+    let old = master.lookup_u64(b"VERSION")?.unwrap_or(1);
+    if version < old || version > ZPL_VERSION {
+        return Err(Error::new(ErrorKind::Invalid, format!("a file system of version {old} cannot get {version}")));
+    }
+    let mut attrs = master.lookup_u64(b"SA_ATTRS")?.unwrap_or(0);
+    master.update(tx, b"VERSION", &[version])?;
+    if version >= SYSTEM_ATTRIBUTES && attrs == 0 {
+        attrs = Zap::create(objset, tx, Ot::SA_MASTER_NODE, 0)?;
+        master.add(tx, b"SA_ATTRS", &[attrs])?;
+    }
+    objset.upgraded(version, attrs);
+    Ok(old)
 }

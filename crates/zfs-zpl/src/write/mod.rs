@@ -30,7 +30,7 @@ mod xattr;
 pub use create::NewFile;
 pub use data::Allocate;
 pub use dir::RenameFlags;
-pub use fs::{NewFilesystem, create_fs};
+pub use fs::{NewFilesystem, create_fs, set_version};
 pub use log::{log_guid, open_log};
 pub use setattr::SetAttr;
 pub use xattr::XattrMode;

@@ -19,6 +19,9 @@ const UID: usize = 24;
 const GID: usize = 32;
 const FLAGS: usize = 48;
 const PROJID: usize = 128;
+/// Places in an old znode, bytes.
+const OLD_UID: usize = 128;
+const OLD_GID: usize = 136;
 
 /// Has the owners of files counted as the flags of the object set say. Sums that are not complete are left alone:
 /// OpenZFS completes them when it mounts the dataset.
@@ -34,6 +37,10 @@ pub(crate) fn account(objset: &Arc<Objset>, flags: u64) -> Result<()> {
 }
 
 fn owner_of(bonus_type: Ot, bonus: &[u8], hint: Endian) -> Option<FileInfo> {
+    if bonus_type == Ot::ZNODE {
+        let word = |at: usize| u64_at(bonus, at, hint).unwrap_or(0);
+        return Some(FileInfo { uid: word(OLD_UID), gid: word(OLD_GID), projid: 0 });
+    }
     if bonus_type != Ot::SA {
         return None;
     }

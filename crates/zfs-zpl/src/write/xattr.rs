@@ -107,8 +107,9 @@ impl Zfs {
         let mut list = self.kept_with(&znode)?.unwrap_or_else(NvList::new);
         let packed = list.pairs.iter().any(|(n, _)| n.as_bytes() == name);
         list.pairs.retain(|(n, _)| n.as_bytes() != name);
-        let fits =
-            (self.options().xattr_sa || by_record) && text.is_some() && value.is_some_and(|v| v.len() <= MAX_ENTRY);
+        // Old znodes have no room for them.
+        let may = (self.options().xattr_sa || by_record) && !znode.is_legacy();
+        let fits = may && text.is_some() && value.is_some_and(|v| v.len() <= MAX_ENTRY);
         let mut kept = false;
         if let (true, Some(text), Some(value)) = (fits, text, value) {
             list.pairs.push((text.to_owned(), NvValue::ByteArray(value.to_vec())));
