@@ -50,6 +50,17 @@ impl SaHandle {
         Ok(fresh)
     }
 
+    /// The object that an old znode's access list is in, if it is outside.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn external_acl(&self) -> Result<Option<u64>> {
+        if !self.legacy {
+            return Ok(None);
+        }
+        Ok(Some(self.znode()?.acl.extern_obj).filter(|object| *object != 0))
+    }
+
     fn acl_version(&self) -> u16 {
         if self.registry.version() < FUIDS { ZFS_ACL_VERSION_INITIAL } else { ZFS_ACL_VERSION_FUID }
     }

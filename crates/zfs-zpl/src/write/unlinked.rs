@@ -6,7 +6,7 @@ use crate::zfs::Zfs;
 use crate::znode::Znode;
 use std::sync::Arc;
 use zfs_dmu::Zap;
-use zfs_dmu::sa::ZplAttr as A;
+use zfs_dmu::sa::{SaHandle, ZplAttr as A};
 use zfs_dmu::txg::Tx;
 use zfs_phys::znode::{Dirent, ZFS_XATTR};
 use zfs_zio::{Error, ErrorKind, Result};
@@ -75,7 +75,12 @@ impl Zfs {
         self.free_object(tx, object)
     }
 
-    fn free_object(&self, tx: &Tx, object: u64) -> Result<()> {
+    /// Frees the object of a file, with the list that an old one has outside of it.
+    pub(super) fn free_object(&self, tx: &Tx, object: u64) -> Result<()> {
+        let list = SaHandle::open(self.registry(), &self.objset().dnode(object)?)?.external_acl()?;
+        if let Some(list) = list {
+            self.objset().free_object(tx, list)?;
+        }
         self.objset().free_object(tx, object)?;
         self.cache.remove(object);
         Ok(())

@@ -139,8 +139,7 @@ impl Zfs {
         let Some(entry) = zap.lookup(name)? else { return Ok(()) };
         zap.remove(tx, name)?;
         let object = Dirent::decode(entry.first()).object;
-        self.objset().free_object(tx, object)?;
-        self.cache.remove(object);
+        self.free_object(tx, object)?;
         self.log_remove(tx, &dir, name, object, false);
         let now = stamp(self.now()?);
         let size = dir.size().saturating_sub(1);

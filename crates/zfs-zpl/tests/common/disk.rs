@@ -30,6 +30,15 @@ pub fn zdb_is_clean(dir: &Path, pool: &str) {
     assert!(out.status.success() && clean, "{}\n{text}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// Makes a pool of `mib` MiB in a fresh image file.
+pub fn make(path: &Path, pool: &str, mib: u64, clock: &Arc<dyn Clock>, root: &NewFilesystem) {
+    let device = Arc::new(FileDevice::create(path, mib << 20).unwrap());
+    let leaf = NewVdev::Leaf { path: path.to_string_lossy().into_owned(), device, disk: false };
+    let options = CreateOptions::new(pool, vec![(Class::Normal, leaf)], Arc::new(ArcCache::new(32 << 20)));
+    let txgs = zfs_dmu::txg::Txgs::new(4);
+    create(&options, &mut |objset, tx| create_fs(objset, tx, Writer::new(txgs.clone(), clock.clone()), root)).unwrap();
+}
+
 /// The pool, imported for writing, with its own file system mounted.
 pub struct Live {
     pub spa: Arc<Spa>,
@@ -39,17 +48,13 @@ pub struct Live {
 impl Disk {
     /// A fresh pool of `mib` MiB whose files get times of `clock`.
     pub fn new(mib: u64, clock: Arc<dyn Clock>) -> Self {
+        Self::with_root(mib, clock, &NewFilesystem::default())
+    }
+
+    /// The same whose file system is as `root` says.
+    pub fn with_root(mib: u64, clock: Arc<dyn Clock>, root: &NewFilesystem) -> Self {
         let disk = Self { dir: tempfile::tempdir().unwrap(), clock };
-        let path = disk.dir.path().join("d0");
-        let device = Arc::new(FileDevice::create(&path, mib << 20).unwrap());
-        let leaf = NewVdev::Leaf { path: path.to_string_lossy().into_owned(), device, disk: false };
-        let options = CreateOptions::new(POOL, vec![(Class::Normal, leaf)], Arc::new(ArcCache::new(32 << 20)));
-        let txgs = zfs_dmu::txg::Txgs::new(4);
-        create(&options, &mut |objset, tx| {
-            let writer = Writer::new(txgs.clone(), disk.clock.clone());
-            create_fs(objset, tx, writer, &NewFilesystem::default())
-        })
-        .unwrap();
+        make(&disk.dir.path().join("d0"), POOL, mib, &disk.clock, root);
         disk
     }
 
