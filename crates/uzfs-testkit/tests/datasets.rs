@@ -65,6 +65,13 @@ impl Bench {
         fs::remove_file(self.session.root().join(path)).unwrap();
     }
 
+    /// Exports and imports the pool.
+    fn again(&self) {
+        let (root, place) = (self.session.root(), self.dir.path().to_string_lossy().into_owned());
+        self.session.ok("zpool", &["export", "tank"]).unwrap();
+        self.session.ok("zpool", &["import", "-R", &root.to_string_lossy(), "-d", &place, "tank"]).unwrap();
+    }
+
     /// Exports the pool: the daemon has nothing of it open then, so that anybody may have it.
     fn finish(self) {
         self.session.ok("zpool", &["export", "tank"]).unwrap();
@@ -175,6 +182,26 @@ fn volumes_limits_and_promises() {
     b.zfs("destroy -r tank/a/lim");
     assert_eq!(b.zfs("get -Hp -o value filesystem_count,snapshot_count tank"), "2\n1\n");
     b.finish();
+}
+
+/// After an import all that is known of datasets was read from the disk.
+#[test]
+fn bookmarks_and_volumes_live_on_after_an_import() {
+    let Some(bench) = Bench::new("bookmarks after an import") else { return };
+    for line in ["create tank/a", "create -s -V 8M tank/v", "snapshot -r tank@s"] {
+        bench.zfs(line);
+    }
+    for of in ["tank/a", "tank/v"] {
+        bench.zfs(&format!("bookmark {of}@s {of}#b"));
+    }
+    bench.zfs("destroy tank/v@s");
+    bench.again();
+    bench.zfs("snapshot -r tank@t");
+    bench.zfs("rename tank/v tank/w");
+    bench.zfs("destroy -r tank@t");
+    bench.zfs("destroy tank/w");
+    bench.zfs("destroy -r tank/a");
+    bench.finish();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::txg::{Tx, Txgs};
 use crate::zil::Zil;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use zfs_phys::blkptr::BLKPTR_SIZE;
 use zfs_phys::dnode::{DNODE_CORE_SIZE, DNODE_FLAG_USED_BYTES, DNODE_MAX_SLOTS, DNODE_SIZE, DnodePhys};
@@ -140,6 +140,8 @@ pub(crate) struct LiveObjset {
     pub(crate) deltas: Mutex<Deltas>,
     /// Bytes of the header on disk.
     pub(crate) header_size: AtomicU64,
+    /// How often something became dirty.
+    changes: AtomicU64,
     /// Of a file system.
     pub(crate) form: Arc<FileForm>,
 }
@@ -156,11 +158,13 @@ impl LiveObjset {
             log: Mutex::default(),
             deltas: Mutex::default(),
             header_size: AtomicU64::new(header_size),
+            changes: AtomicU64::new(0),
             form: Arc::default(),
         })
     }
 
     fn with_dirty<T>(&self, txg: u64, f: impl FnOnce(&mut Dirty) -> T) -> T {
+        self.changes.fetch_add(1, Relaxed);
         let mut dirty = self.dirty.lock();
         let first = !dirty.contains_key(&txg);
         let done = f(dirty.entry(txg).or_default());
@@ -410,6 +414,11 @@ impl Objset {
     /// Whether something has to be written in a txg.
     pub fn is_dirty(&self, txg: u64) -> bool {
         self.live.as_ref().is_some_and(|l| l.is_dirty(txg))
+    }
+
+    /// A number that grows when an object becomes dirty in a txg.
+    pub fn changes(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.changes.load(Relaxed))
     }
 
     /// Forgets the changes of a txg that is on disk.

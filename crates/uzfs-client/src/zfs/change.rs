@@ -556,5 +556,6 @@ pub fn rename(session: &mut Session, args: &Parsed) -> Run {
     mount::let_go(session, args.has('f'), &|d| d == from || d.starts_with(&below))?;
     let call = RenameDatasetArgs { from: from.clone(), to: to.clone(), force: args.has('f'), recursive };
     session.call::<method::RenameDataset>(&format!("cannot rename '{from}'"), &call)?;
-    if from.contains('@') || args.has('u') { Ok(0) } else { mount::move_mounts(session, &to) }
+    let stays = from.contains('@') || args.has('u') || relate::kind(session, &to)? == Some(DatasetKind::Volume);
+    if stays { Ok(0) } else { mount::move_mounts(session, &to) }
 }

@@ -132,9 +132,8 @@ impl DslPool {
             livelist: Mutex::default(),
         });
         self.datasets.lock().insert(object, state.clone());
-        let features = origin.map(|o| o.inner.lock().features.clone()).unwrap_or_default();
-        for feature in features {
-            state.activate(self, tx, feature)?;
+        if let Some(origin) = origin {
+            state.use_features_of(self, tx, &origin)?;
         }
         Ok(state)
     }

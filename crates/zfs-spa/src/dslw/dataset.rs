@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use zfs_dmu::owner::{BlockKind, ObjsetOwner};
 use zfs_dmu::policy::WritePolicy;
 use zfs_dmu::txg::Tx;
-use zfs_dmu::{LogPolicy, Objset, Result, Room};
+use zfs_dmu::{LogPolicy, Objset, Result, Room, Zap};
 use zfs_phys::BlkPtr;
 use zfs_phys::Endian;
 use zfs_phys::dsl::{DS_FLAG_UNIQUE_ACCURATE, DslDatasetPhys};
@@ -213,10 +213,24 @@ impl DatasetState {
 
     /// Marks a feature as used by this dataset, with one more use in the pool.
     pub(super) fn activate(&self, pool: &DslPool, tx: &Tx, feature: Feature) -> Result<()> {
+        self.activate_with(pool, tx, feature, &[0])
+    }
+
+    fn activate_with(&self, pool: &DslPool, tx: &Tx, feature: Feature, value: &[u64]) -> Result<()> {
         if self.inner.lock().features.insert(feature) {
             pool.zapify(tx, self.object)?;
-            mosw::zap_add(&pool.mos, tx, self.object, feature.guid(), 0)?;
+            mosw::zap_set_words(&pool.mos, tx, self.object, feature.guid(), value)?;
             pool.ops.feature_add(tx, feature, 1)?;
+        }
+        Ok(())
+    }
+
+    /// A new snapshot or clone uses what it comes from does, in the same way: redacted datasets say from which snapshots.
+    pub(super) fn use_features_of(&self, pool: &DslPool, tx: &Tx, from: &Self) -> Result<()> {
+        let features = from.inner.lock().features.clone();
+        for feature in features {
+            let value = Zap::open(&pool.mos, from.object)?.lookup(feature.guid().as_bytes())?;
+            self.activate_with(pool, tx, feature, &value.map_or_else(|| vec![0], |v| v.u64s()))?;
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ use zfs_dmu::bpobj::Bpobj;
 use zfs_dmu::txg::Tx;
 use zfs_dmu::{Objset, Result, Zap};
 use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys};
-use zfs_phys::feature::Feature;
+use zfs_phys::feature::{Feature, PER_DATASET};
 use zfs_phys::{BlkPtr, Dva};
 use zfs_zio::Error;
 
@@ -294,6 +294,7 @@ impl DslPool {
         }
     }
 
+    /// The features a dataset uses. Not every entry that is called like a feature is one: that of bookmarks is their table.
     fn features_of(&self, object: u64) -> Result<BTreeSet<Feature>> {
         let dnode = self.mos.dnode(object)?;
         if !dnode.phys().object_type.is_zap() {
@@ -302,7 +303,8 @@ impl DslPool {
         let mut out = BTreeSet::new();
         for entry in Zap::open_dnode(&self.mos, dnode)?.iter() {
             let entry = entry?;
-            out.extend(std::str::from_utf8(entry.name()).ok().and_then(Feature::by_guid));
+            let feature = std::str::from_utf8(entry.name()).ok().and_then(Feature::by_guid);
+            out.extend(feature.filter(|f| f.info().flags & PER_DATASET != 0));
         }
         Ok(out)
     }

@@ -77,7 +77,6 @@ impl DslPool {
         }
         let new_object = new.object;
         let old: Deadlist = std::mem::replace(&mut *head.deadlist.lock(), new);
-        let features = head.inner.lock().features.clone();
         let snap = Arc::new(DatasetState {
             object,
             home: Mutex::new(head.dir()),
@@ -94,9 +93,7 @@ impl DslPool {
         self.datasets.lock().insert(object, snap.clone());
         self.hand_remaps(tx, head, &snap)?;
         self.number_ivset(tx, &head.dir(), object)?;
-        for feature in features {
-            snap.activate(self, tx, feature)?;
-        }
+        snap.use_features_of(self, tx, head)?;
         head.update(|p| {
             p.deadlist_obj = new_object;
             p.prev_snap_obj = object;

@@ -131,6 +131,8 @@ pub struct Spa {
     follows_failmode: AtomicBool,
     /// Held by whoever changes devices or scans.
     changing: Mutex<()>,
+    /// Spares that were put beside devices that lack nothing: they stay until such a device was away.
+    kept: Mutex<std::collections::HashSet<u64>>,
     scan: Mutex<scan::Scan>,
     /// Number of the root vdev, when it is another than at import.
     root_guid: Mutex<Option<u64>>,
@@ -236,6 +238,7 @@ impl Spa {
             telling: events::Telling::default(),
             follows_failmode: AtomicBool::new(false),
             changing: Mutex::default(),
+            kept: Mutex::default(),
             scan: Mutex::default(),
             root_guid: Mutex::default(),
             uberblock: Mutex::new(uberblock),
@@ -321,8 +324,16 @@ impl Spa {
         let tx = self.txgs.assign()?;
         let txg = tx.txg();
         let run: Task = Box::new(move |ctx| {
+            let before = ctx.spa.mos.changes();
             let result = task(ctx);
-            let fatal = result.as_ref().err().filter(|e| !is_harmless(e.kind())).cloned();
+            let fatal = match &result {
+                Err(e) if !is_harmless(e.kind()) => Some(e.clone()),
+                // Half of a request must not reach the disk: the last txg is whole.
+                Err(e) if ctx.spa.mos.changes() != before => {
+                    Some(Error::new(ErrorKind::Bug, "a refused request that changed the pool").because(e.clone()))
+                }
+                _ => None,
+            };
             let _ = send.send(result);
             fatal.map_or(Ok(()), |e| Err(e.context(name)))
         });
