@@ -22,9 +22,10 @@ contract_structs! {
     /// A device or group of devices of a pool to be made.
     #[derive(Default)]
     pub struct VdevSpec {
-        /// `file`, `disk`, `mirror`, `raidz1` to `raidz3`, or `draid2:4d:9c:1s` and the like.
+        /// `file`, `disk`, `mirror`, `raidz1` to `raidz3`, or `draid2:4d:9c:1s` and the like; to replace a device also
+        /// `dspare`, a distributed spare.
         pub kind: String,
-        /// Absolute path of a `file` or `disk`.
+        /// Absolute path of a `file` or `disk`; name of a `dspare`, as `draid1-0-0`.
         pub path: Option<String>,
         /// What it is for: empty for data, else `log`, `special`, `dedup`, `spare` or `cache`.
         pub class: String,

@@ -295,3 +295,130 @@ fn every_layout_is_made() {
         case.end();
     }
 }
+
+/// The sentence with which a command is refused.
+fn refusal(case: &Case, words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|w| case.word(w)).collect();
+    let out = case.session.run("zpool", &words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    assert_ne!(out.code, Some(0), "{words:?}");
+    out.stderr.trim().to_owned()
+}
+
+/// The state that `zpool status` shows of a distributed spare among the spares.
+fn spare_state(case: &Case, name: &str) -> String {
+    let text = case.zpool(&["status", "tank"]);
+    let spares = text.split("spares\n").nth(1).unwrap_or_default().to_owned();
+    let line = spares.lines().find(|l| l.contains(name)).unwrap_or_default().to_owned();
+    line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+}
+
+/// Waits until no resilver is under way.
+fn until_filled(case: &Case) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while case.zpool(&["status", "tank"]).contains("resilver in progress") {
+        assert!(Instant::now() < end, "{}", case.zpool(&["status", "tank"]));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Waits until a distributed spare is given back.
+fn until_given_back(case: &Case, name: &str) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while spare_state(case, name) != "AVAIL" {
+        assert!(Instant::now() < end, "{}", case.zpool(&["status", "tank"]));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn distributed_spares_stand_in() {
+    let Some(case) = Case::new(&["draid1:2d:1s", "0", "1", "2", "3", "4"], 7) else { return };
+    (0..6).for_each(|n| case.write(&format!("file{n}"), n));
+    case.zpool(&["offline", "tank", "1"]);
+    case.write("meanwhile", 7);
+    case.zpool(&["replace", "-w", "tank", "1", "draid1-0-0"]);
+    let text = case.zpool(&["status", "tank"]);
+    assert!(text.contains("scan: resilvered") && text.contains("with 0 errors"), "{text}");
+    assert!(text.contains("spare-1") && spare_state(&case, "draid1-0-0") == "INUSE", "{text}");
+    // The spare holds what was on the device that is away: another may go now, and come back.
+    case.zpool(&["offline", "tank", "3"]);
+    let all = |case: &Case| {
+        (0..6).for_each(|n| case.check(&format!("file{n}"), n));
+        case.check("meanwhile", 7);
+    };
+    all(&case);
+    case.import_again();
+    all(&case);
+    case.write("with two away", 8);
+    case.zpool(&["online", "tank", "3"]);
+    until_filled(&case);
+    case.zpool(&["scrub", "-w", "tank"]);
+    let text = case.zpool(&["status", "tank"]);
+    assert!(text.contains("scrub repaired 0B") && text.contains("No known data errors"), "{text}");
+    // A new device takes the place of the one that is away, and then of the spare.
+    case.zpool(&["replace", "-w", "tank", "1", "5"]);
+    until_given_back(&case, "draid1-0-0");
+    assert!(!case.zpool(&["status", "tank"]).contains("DEGRADED"));
+    case.import_again();
+    all(&case);
+    // Given back while the device that it stands in for is away.
+    case.zpool(&["offline", "tank", "0"]);
+    case.zpool(&["replace", "-w", "tank", "0", "draid1-0-0"]);
+    case.write("on the spare", 9);
+    case.zpool(&["detach", "tank", "draid1-0-0"]);
+    assert_eq!(spare_state(&case, "draid1-0-0"), "AVAIL");
+    case.import_again();
+    for (name, seed) in [("on the spare", 9), ("with two away", 8)] {
+        case.check(name, seed);
+    }
+    all(&case);
+    // It stays a spare in use when the device that it stands in for is detached, until a new one takes its place.
+    case.zpool(&["replace", "-w", "tank", "0", "draid1-0-0"]);
+    case.zpool(&["detach", "tank", "0"]);
+    assert_eq!(spare_state(&case, "draid1-0-0"), "INUSE");
+    case.import_again();
+    all(&case);
+    case.zpool(&["replace", "-w", "tank", "draid1-0-0", "6"]);
+    until_given_back(&case, "draid1-0-0");
+    assert!(!case.zpool(&["status", "tank"]).contains("DEGRADED"));
+    case.zpool(&["offline", "tank", "2"]);
+    all(&case);
+    case.end();
+}
+
+#[test]
+fn distributed_spares_are_not_taken_wrongly() {
+    let words = ["draid1:2d:1s", "0", "1", "2", "3", "draid1:2d:1s", "4", "5", "6", "7"];
+    let Some(case) = Case::new(&words, 9) else { return };
+    let device = |n: usize| case.devices[n].clone();
+    let other = format!("cannot replace {} with draid1-1-0: ", device(1))
+        + "dRAID spares can only replace child devices in their parent's dRAID vdev";
+    assert_eq!(refusal(&case, &["replace", "tank", "1", "draid1-1-0"]), other);
+    let none = format!("cannot replace {} with draid1-0-7: new device must be a single disk", device(1));
+    assert_eq!(refusal(&case, &["replace", "tank", "1", "draid1-0-7"]), none);
+    let attached = format!("cannot attach draid1-0-0 to {}: draid1-0-0 is busy", device(1));
+    assert_eq!(refusal(&case, &["attach", "tank", "1", "draid1-0-0"]), attached);
+    let added = "dRAID spares can only be used to replace primary vdevs";
+    assert!(refusal(&case, &["add", "tank", "spare", "draid1-0-0"]).contains(added));
+    assert!(
+        refusal(&case, &["add", "-f", "tank", "draid1-0-0"]).contains("one or more vdevs refer to the same device")
+    );
+    for words in [["detach", "tank", "draid1-0-0"], ["offline", "tank", "draid1-0-0"]] {
+        let said = format!("cannot {} draid1-0-0: device is reserved as a hot spare", words[0]);
+        assert_eq!(refusal(&case, &words), said);
+    }
+    case.zpool(&["replace", "-w", "tank", "1", "draid1-0-0"]);
+    let busy = format!("cannot replace {} with draid1-0-0: draid1-0-0 is busy", device(2));
+    assert_eq!(refusal(&case, &["replace", "tank", "2", "draid1-0-0"]), busy);
+    let forced = refusal(&case, &["offline", "-f", "tank", "draid1-0-0"]);
+    assert!(forced.ends_with("device is reserved as a hot spare"), "{forced}");
+    // It may be away like any device, when the one that it stands in for is there.
+    case.zpool(&["offline", "tank", "draid1-0-0"]);
+    case.write("meanwhile", 1);
+    assert!(case.zpool(&["status", "tank"]).contains("OFFLINE"));
+    case.zpool(&["online", "tank", "draid1-0-0"]);
+    until_filled(&case);
+    case.zpool(&["detach", "tank", "draid1-0-0"]);
+    case.check("meanwhile", 1);
+    case.end();
+}

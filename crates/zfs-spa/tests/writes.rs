@@ -757,3 +757,68 @@ fn hot_spares_come_and_go() {
         zdb(dir.path(), "fresh", &["-bbcc"]);
     }
 }
+
+/// Distributed spares take the place of failed devices before ordinary ones do, only in their own dRAID, and go back when
+/// the device is whole again. A resilver that ends early, as in a crash, goes on at the next import.
+#[test]
+fn distributed_spares_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let draid = |prefix: &str, nspares: u64| {
+        let children = images(dir.path(), prefix, 128, 5);
+        (Class::Normal, NewVdev::Draid { nparity: 1, ndata: 2, nspares, children })
+    };
+    let vdevs = vec![draid("a", 1), draid("b", 1)];
+    let mut options = CreateOptions::new("fresh", vdevs, Arc::new(ArcCache::new(64 << 20)));
+    options.auxiliaries.spares = images(dir.path(), "s", 128, 1);
+    create_with(options);
+    let spa = open(dir.path(), "fresh");
+    let reopen = |path: &str| -> Arc<dyn zfs_env::BlockDevice> { Arc::new(FileDevice::open_read_write(path).unwrap()) };
+    let by_config = |nv: &zfs_phys::NvList| Some(reopen(nv.str("path").unwrap()));
+    let mut watch = zfs_spa::sync::Watch::default();
+    let path = |guid: u64| spa.zio().vdevs().find(guid).and_then(|v| v.config.path.clone()).unwrap_or_default();
+    let leaf = |top: usize, n: usize| spa.zio().vdevs().root().children[top].children[n].guid();
+    let (first, second) = (leaf(1, 1), leaf(1, 3));
+    let beside = |guid: u64| {
+        let tops = &spa.zio().vdevs().root().children;
+        let holder = tops.iter().flat_map(|t| &t.children).find(|h| h.children.iter().any(|c| c.guid() == guid));
+        holder.and_then(|h| h.children.last()).and_then(|s| s.config.path.clone()).unwrap_or_default()
+    };
+    // Nothing is done before the pool was in use; the first to fail gets the spare of its own dRAID.
+    (0..20).for_each(|n| spa.sync_task("more", move |ctx| ctx.log("test", &format!("before {n}"))).unwrap());
+    spa.offline(first, false, true).unwrap();
+    spa.watch(&mut watch, &by_config).unwrap();
+    let crashed = as_it_is(&spa, dir.path());
+    assert_eq!(beside(first), "draid1-1-0");
+    spa.wait_scan();
+    let lacking =
+        || spa.zio().vdevs().leaves().iter().filter(|l| l.state().is_readable() && !l.dtl().is_empty()).count();
+    assert_eq!(lacking(), 0, "the spare was filled");
+    // The second gets the ordinary one: that of the other dRAID is of no use there.
+    spa.offline(second, false, true).unwrap();
+    spa.watch(&mut watch, &by_config).unwrap();
+    spa.wait_scan();
+    assert!(beside(second).ends_with("/s0"), "{}", beside(second));
+    assert_eq!(lacking(), 0, "the spares were filled");
+    let taken = as_it_is(&spa, dir.path());
+    zdb(taken.path(), "fresh", &["-bbcc"]);
+    for guid in [first, second] {
+        spa.online(guid, Some(reopen(&path(guid)))).unwrap();
+        spa.wait_scan();
+        spa.watch(&mut watch, &by_config).unwrap();
+        assert_eq!(beside(guid), "");
+    }
+    spa.close(false).unwrap();
+    drop(spa);
+    assert_eq!(import(&find(dir.path(), "fresh"), &common::options()).unwrap().spares().len(), 3);
+    check(dir.path(), "fresh");
+    zdb(dir.path(), "fresh", &["-bbcc"]);
+    // What a crash left.
+    let spa = open(crashed.path(), "fresh");
+    spa.wait_scan();
+    assert!(spa.zio().vdevs().leaves().iter().all(|l| !l.state().is_readable() || l.dtl().is_empty()));
+    let report = spa.scan_progress().unwrap();
+    assert_eq!(report.phys.errors, 0);
+    spa.close(false).unwrap();
+    drop(spa);
+    zdb(crashed.path(), "fresh", &["-bbcc"]);
+}

@@ -35,8 +35,17 @@ fn class(word: &str) -> Option<&'static str> {
     ["log", "special", "dedup", "spare", "cache"].into_iter().find(|c| *c == word)
 }
 
+/// Whether a word names a distributed spare: parity, number of the dRAID and number of the spare, as `draid1-0-0`.
+fn is_distributed_spare(word: &str) -> bool {
+    let numbers: Vec<&str> = word.strip_prefix("draid").map(|rest| rest.split('-').collect()).unwrap_or_default();
+    numbers.len() == 3 && numbers.iter().all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The device that a word names. The error is the sentence.
 pub fn device(word: &str) -> Result<VdevSpec, String> {
+    if is_distributed_spare(word) {
+        return Ok(VdevSpec { kind: "dspare".into(), path: Some(word.into()), ..VdevSpec::default() });
+    }
     let path = if word.starts_with('/') { word.to_owned() } else { format!("/dev/{word}") };
     let kind = match std::fs::metadata(&path) {
         Ok(meta) if meta.is_file() => "file",
@@ -78,6 +87,9 @@ pub fn specification(words: &[String]) -> Result<Vec<VdevSpec>, String> {
             continue;
         }
         let Some((kind, least)) = group(word) else {
+            if is_distributed_spare(word) && matches!(purpose, "log" | "special" | "dedup" | "spare") {
+                return Err(format!("cannot open '{word}': dRAID spares can only be used to replace primary vdevs"));
+            }
             out.push(VdevSpec { class: purpose.into(), ..device(word)? });
             continue;
         };

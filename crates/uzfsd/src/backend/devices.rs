@@ -8,6 +8,7 @@ use uzfs_proto::{
     ScanPoolArgs, SetDeviceStateArgs, VdevNode,
 };
 use zfs_env::{BlockDevice, FileDevice};
+use zfs_phys::NvList;
 use zfs_spa::labels::DeviceLabels;
 use zfs_spa::sync::{ScanRequest, Spa};
 use zfs_spa::{Error, ErrorKind};
@@ -24,9 +25,21 @@ fn named(vdev: &Vdev, name: &str) -> Option<u64> {
     vdev.children.iter().find_map(|c| named(c, name))
 }
 
-fn device(spa: &Spa, name: &str) -> Result<u64, Failure> {
+fn device(imported: &Imported, spa: &Spa, name: &str) -> Result<u64, Failure> {
     let found = spa.zio().vdevs().root().children.iter().find_map(|top| named(top, name));
-    found.ok_or_else(|| Failure::new(FailureCode::NoSuchDevice, "no such device in pool").about(name))
+    found.ok_or_else(|| {
+        let is_it = |s: &NvList| {
+            let path = s.str("path").unwrap_or("");
+            path == name
+                || path.rsplit('/').next() == Some(name)
+                || s.u64("guid").is_some_and(|g| g.to_string() == name)
+        };
+        let failure = match imported.view().spares().iter().any(is_it) {
+            true => Failure::new(FailureCode::BadDevice, "device is reserved as a hot spare"),
+            false => Failure::new(FailureCode::NoSuchDevice, "no such device in pool"),
+        };
+        failure.about(name)
+    })
 }
 
 fn told(error: &Error) -> Failure {
@@ -71,8 +84,8 @@ impl Engine {
     }
 
     pub(super) fn clear_errors(&self, args: ClearErrorsArgs) -> Result<Empty, Failure> {
-        let (_, spa) = self.to_change(&args.pool)?;
-        let guid = args.device.as_ref().map(|name| device(&spa, name)).transpose()?;
+        let (imported, spa) = self.to_change(&args.pool)?;
+        let guid = args.device.as_ref().map(|name| device(&imported, &spa, name)).transpose()?;
         if spa.zio().is_suspended() {
             let resumed = spa.resume_io(&|leaf| open_again(&spa, leaf.guid()));
             let opened = resumed.map_err(|e| failure::engine(&e).about(&args.pool))?;
@@ -92,8 +105,8 @@ impl Engine {
     }
 
     pub(super) fn set_device_state(&self, args: SetDeviceStateArgs) -> Result<VdevNode, Failure> {
-        let (_, spa) = self.to_change(&args.pool)?;
-        let guid = device(&spa, &args.device)?;
+        let (imported, spa) = self.to_change(&args.pool)?;
+        let guid = device(&imported, &spa, &args.device)?;
         let changed = match args.online {
             true => spa.online(guid, open_again(&spa, guid)),
             false => spa.offline(guid, args.temporary, args.fault),
@@ -118,7 +131,7 @@ impl Engine {
     pub(super) fn attach_device(&self, args: AttachDeviceArgs) -> Result<Empty, Failure> {
         let (imported, spa) = self.to_change(&args.pool)?;
         let _one = self.importing.lock();
-        let guid = device(&spa, &args.device);
+        let guid = device(&imported, &spa, &args.device);
         let old = guid.as_ref().ok().and_then(|guid| spa.zio().vdevs().find(*guid));
         let same = old.is_some_and(|v| v.config.path == args.new.path);
         self.check_in_use(std::slice::from_ref(&args.new), args.force || (args.replace && same))?;
@@ -132,7 +145,7 @@ impl Engine {
 
     pub(super) fn detach_device(&self, args: DetachDeviceArgs) -> Result<Empty, Failure> {
         let (imported, spa) = self.to_change(&args.pool)?;
-        let guid = device(&spa, &args.device)?;
+        let guid = device(&imported, &spa, &args.device)?;
         spa.detach(guid).map_err(|e| told(&e).about(&args.device))?;
         imported.cachefile().into_iter().for_each(|f| self.write_cachefile(&f));
         Ok(Empty {})

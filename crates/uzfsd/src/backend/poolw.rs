@@ -28,6 +28,10 @@ pub(super) struct NewVdevs {
     pub(super) paths: Vec<String>,
 }
 
+/// What is said of devices that are in use already.
+const TWICE: &str = "one or more vdevs refer to the same device, or one of\n\
+                     the devices is part of an active md or lvm device";
+
 fn wrong(text: impl Into<String>) -> Failure {
     Failure::new(FailureCode::BadDevice, text.into())
 }
@@ -54,6 +58,9 @@ impl NewVdevs {
     pub(super) fn open(specs: &[VdevSpec]) -> Result<Self, Failure> {
         let mut out = Self::default();
         for spec in specs {
+            if spec.kind == "dspare" || spec.children.iter().any(|c| c.kind == "dspare") {
+                return Err(wrong(TWICE));
+            }
             let vdev = out.vdev(spec)?;
             match spec.class.as_str() {
                 "" => out.vdevs.push((Class::Normal, vdev)),
@@ -72,13 +79,15 @@ impl NewVdevs {
         if let "file" | "disk" = spec.kind.as_str() {
             let path = spec.path.clone().ok_or_else(|| wrong("a device without a path"))?;
             if self.paths.contains(&path) {
-                let text = "one or more vdevs refer to the same device, or one of\n\
-                            the devices is part of an active md or lvm device";
-                return Err(wrong(text));
+                return Err(wrong(TWICE));
             }
             let device = FileDevice::open_read_write(&path).map_err(|e| wrong(format!("{path}: {e}")))?;
             self.paths.push(path.clone());
             return Ok(NewVdev::Leaf { path, device: Arc::new(device), disk: spec.kind == "disk" });
+        }
+        if spec.kind == "dspare" {
+            let name = spec.path.clone().ok_or_else(|| wrong("a distributed spare without a name"))?;
+            return Ok(NewVdev::DistributedSpare(name));
         }
         let children = spec.children.iter().map(|c| self.vdev(c)).collect::<Result<Vec<_>, _>>()?;
         match spec.kind.as_str() {

@@ -7,6 +7,7 @@
 //! Configurations are changed as lists: an inner vdev is put around a leaf, or taken away when one child is left. What
 //! belongs to a top-level vdev (its number, size, space maps) moves with the place.
 
+use super::devices::{is_lacking, outage};
 use super::plan::{Joining, NewVdev, Planner, init_labels, label_auxiliaries};
 use super::{Spa, SyncCtx, create};
 use crate::config::POOL_DIRECTORY;
@@ -156,17 +157,26 @@ impl Spa {
         let tree = self.config.lock().tree.clone();
         let above = parent(&tree, guid).ok_or_else(|| Error::not_found("no such device in pool"))?;
         let kind = above.str("type").unwrap_or("").to_owned();
-        may_join(&kind, how, old)?;
         let rng = SystemRng::new().map_err(Error::from)?;
         let txg = self.txgs.synced_txg() + 1;
-        let planner = Planner { rng: &rng, ashift, force: true, first: 0, txg, devices: HashMap::new() };
-        let Joining { mut list, asize, sector, mut devices } = planner.single(new)?;
+        let top = self.zio.vdevs().root().children.iter().find(|t| t.find(guid).is_some());
+        let top = top.ok_or_else(|| Error::not_found("no such device in pool"))?;
+        let (planned, how) = match new {
+            NewVdev::DistributedSpare(name) => self.distributed(name, replace, top, old)?,
+            _ => {
+                let planner = Planner { rng: &rng, ashift, force: true, first: 0, txg, devices: HashMap::new() };
+                (planner.single(new)?, how)
+            }
+        };
+        may_join(&kind, how, old)?;
+        let Joining { mut list, asize, sector, mut devices } = planned;
         if let How::Spare(own) = how {
             devices = devices.into_values().map(|device| (own, device)).collect();
             list.put("guid", own).put("is_spare", 1u64);
         }
-        let top = self.zio.vdevs().root().children.iter().find(|t| t.find(guid).is_some());
-        let top = top.ok_or_else(|| Error::not_found("no such device in pool"))?;
+        if matches!(how, How::Spare(_)) && top.config.is_log {
+            return Err(Error::invalid("cannot replace a log with a spare"));
+        }
         if asize < old.min_asize() {
             return Err(Error::invalid("device is too small"));
         }
@@ -177,10 +187,18 @@ impl Spa {
         }
         // A device that fails now is refused; one that fails later fails as any of the pool's does.
         init_labels(std::slice::from_ref(&list), &devices)?;
+        let beside_whole = (!is_lacking(old)).then(|| list.u64("guid").unwrap_or(0));
+        if let (How::Spare(_), Some(spare)) = (how, beside_whole) {
+            self.kept.lock().insert(spare);
+        }
         let mirror = kind == "mirror" && !replace;
         let own = above.u64("guid").unwrap_or(0);
         let around_guid = rng.guid();
-        let (verb, to) = if replace { ("replace", "for") } else { ("attach", "to") };
+        let (verb, to) = match how {
+            How::Mirror => ("attach", "to"),
+            How::Replace => ("replace", "for"),
+            How::Spare(_) => ("spare in", "for"),
+        };
         let (new_path, old_path) = (list.str("path").unwrap_or(""), old.config.path.as_deref().unwrap_or(""));
         let shown = format!("{verb} vdev={new_path} {to} vdev={old_path}");
         self.sync_task("attach", move |ctx| {
@@ -203,13 +221,45 @@ impl Spa {
             }
             let own = leaf.u64("guid").unwrap_or(0);
             ctx.spa.join(ctx, tree, own, &devices)?;
-            let spare = matches!(how, How::Spare(_));
-            ctx.spa.tell_of(if spare { "sysevent.fs.zfs.vdev_spare" } else { "sysevent.fs.zfs.vdev_attach" }, own);
+            if matches!(how, How::Spare(_)) {
+                ctx.spa.tell_of("sysevent.fs.zfs.vdev_spare", own);
+            }
+            ctx.spa.tell_of("sysevent.fs.zfs.vdev_attach", own);
             ctx.log("vdev attach", &shown)
         })?;
+        if how == How::Replace {
+            self.release_spares_of(guid);
+        }
         // What was under way in the old tree is on disk then.
         (0..CONCURRENT).try_for_each(|_| self.txgs.wait_synced(0))?;
         self.resilver_if_needed()
+    }
+
+    /// The distributed spare of that name, to stand in for `old`, which is part of `top`.
+    fn distributed(
+        &self,
+        name: &str,
+        replace: bool,
+        top: &zfs_zio::Vdev,
+        old: &zfs_zio::Vdev,
+    ) -> Result<(Joining, How)> {
+        let spares = self.auxiliaries("spares")?;
+        let found = spares.into_iter().find(|s| s.str("type") == Some("dspare") && s.str("path") == Some(name));
+        let spare = found.ok_or_else(|| Error::invalid("new device must be a single disk"))?;
+        let own = spare.u64("guid").unwrap_or(0);
+        if !replace || self.zio.vdevs().find(own).is_some() {
+            return Err(Error::new(ErrorKind::Exists, format!("{name} is busy")));
+        }
+        if spare.u64("top_guid") != Some(top.guid()) {
+            let text = "dRAID spares can only replace child devices in their parent's dRAID vdev";
+            return Err(Error::invalid(text));
+        }
+        let mut list = NvList::new();
+        list.put("type", "dspare").put("id", 0u64).put("guid", own).put("path", name);
+        list.put("top_guid", top.guid()).put("spareid", spare.u64("spareid").unwrap_or(0));
+        // It is as large, and has the sectors, of the devices that it is spread over.
+        let joining = Joining { list, asize: old.min_asize(), sector: top.config.ashift, devices: HashMap::new() };
+        Ok((joining, How::Spare(own)))
     }
 
     /// In a sync: a tree with one leaf more, which lacks everything.
@@ -253,14 +303,16 @@ impl Spa {
         if !matches!(holder.config.kind, VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare) {
             return Err(Error::invalid("only applicable to mirror and replacing vdevs"));
         }
-        let whole = |v: &&zfs_zio::Vdev| v.guid() != guid && v.state().is_readable() && v.dtl().is_empty();
-        if !holder.children.iter().any(|c| whole(&c)) {
+        let top = vdevs.root().children.iter().find(|t| t.find(guid).is_some()).ok_or_else(missing)?;
+        if outage(top, &|v| v.guid() == guid || is_lacking(v)) {
             return Err(Error::new(ErrorKind::Busy, "no valid replicas"));
         }
         let device = leaf.device();
         let place = leaf.config.path.clone().unwrap_or_default();
         let is_spare = leaf.config.is_spare;
-        let stays = holder.children.iter().find(|c| c.guid() != guid && c.config.is_spare && !is_spare);
+        // A distributed spare stays one wherever it is: its dRAID has no other.
+        let ordinary = |v: &&zfs_zio::Vdev| v.config.is_spare && !matches!(v.config.kind, VdevKind::DraidSpare { .. });
+        let stays = holder.children.iter().filter(ordinary).find(|c| c.guid() != guid && !is_spare);
         let stays = stays.filter(|_| holder.config.kind == VdevKind::Spare && holder.children.len() == 2);
         let stays = stays.map(zfs_zio::Vdev::guid);
         let spares = self.auxiliaries("spares")?;
@@ -284,6 +336,7 @@ impl Spa {
                 ctx.spa.forget_objects(ctx, table, dtl)?;
             }
             ctx.spa.dtls.lock().remove(&guid);
+            ctx.spa.kept.lock().remove(&guid);
             ctx.spa.change_tree(&tree, &HashMap::new())?;
             ctx.spa.config.lock().tree = tree;
             ctx.spa.store_config(ctx.tx)?;

@@ -31,6 +31,22 @@ pub(super) fn edit(tree: &mut NvList, guid: u64, act: &mut dyn FnMut(&mut NvList
     found
 }
 
+/// Whether a vdev has lost something for good when the leaves that `lacking` names are without it.
+pub(super) fn outage(vdev: &Vdev, lacking: &dyn Fn(&Vdev) -> bool) -> bool {
+    match vdev.config.kind {
+        VdevKind::Raidz { nparity } | VdevKind::Draid { nparity, .. } => {
+            vdev.children.iter().filter(|c| outage(c, lacking)).count() as u64 > nparity
+        }
+        _ if vdev.config.kind.is_leaf() => lacking(vdev),
+        _ => vdev.children.iter().all(|c| outage(c, lacking)),
+    }
+}
+
+/// Whether a leaf is away or does not have everything.
+pub(super) fn is_lacking(leaf: &Vdev) -> bool {
+    !leaf.state().is_readable() || !leaf.dtl().is_empty()
+}
+
 fn no_device() -> Error {
     Error::not_found("no such device in pool")
 }
@@ -55,6 +71,9 @@ impl Spa {
     /// # Errors
     /// `NotFound` for no device of the pool, `Busy` when the pool cannot do without it.
     pub fn offline(&self, guid: u64, temporary: bool, fault: bool) -> Result<()> {
+        if fault && matches!(self.leaf(guid)?.config.kind, VdevKind::DraidSpare { .. }) {
+            return Err(Error::invalid("device is reserved as a hot spare"));
+        }
         let (state, aux) =
             if fault { (VdevState::Faulted, VdevAux::External) } else { (VdevState::Offline, VdevAux::None) };
         self.take_away(guid, state, aux, temporary)
@@ -66,9 +85,6 @@ impl Spa {
         let leaf = self.leaf(guid)?;
         // Everything the others are to have in its place must be on them.
         self.txgs.wait_synced(0)?;
-        if !matches!(leaf.config.kind, VdevKind::Disk | VdevKind::File) {
-            return Err(Error::unsupported("taking a distributed spare offline"));
-        }
         let device = leaf.device();
         leaf.close(state, aux);
         self.zio.vdevs().reevaluate();
@@ -77,6 +93,7 @@ impl Spa {
             if let Some(device) = device {
                 leaf.reopen(device).map_err(|_| Error::new(ErrorKind::Io, "opening a device again"))?;
             }
+            leaf.reopen_spare();
             self.zio.vdevs().reevaluate();
             return Err(Error::new(ErrorKind::Busy, "no valid replicas"));
         }
@@ -98,12 +115,7 @@ impl Spa {
     fn only_copy(&self, leaf: &Vdev) -> bool {
         let tops = &self.zio.vdevs().root().children;
         let Some(top) = tops.iter().find(|t| t.find(leaf.guid()).is_some()) else { return false };
-        let spare = match top.config.kind {
-            VdevKind::Raidz { nparity } | VdevKind::Draid { nparity, .. } => nparity as usize,
-            _ => top.leaves().len().saturating_sub(1),
-        };
-        let lacking = |l: &&Vdev| !l.state().is_readable() || !l.dtl().is_empty();
-        top.leaves().into_iter().filter(lacking).count() > spare
+        outage(top, &is_lacking)
     }
 
     /// Brings a leaf back on `device`; what it missed is resilvered.
@@ -118,9 +130,13 @@ impl Spa {
             // A scan that has visited blocks without this device must not end as if it had filled it.
             self.halt_scan();
         }
+        if !leaf.config.is_spare {
+            self.release_spares_of(guid);
+        }
         if let (Some(device), true) = (device, gone) {
             leaf.reopen(device).map_err(|aux| Error::invalid(format!("the device cannot be used: {aux:?}")))?;
         }
+        leaf.reopen_spare();
         self.zio.vdevs().reevaluate();
         edit(&mut self.config.lock().tree, guid, &mut |nv| {
             for flag in ["offline", "faulted", "degraded", "removed", "aux_state", "not_present"] {

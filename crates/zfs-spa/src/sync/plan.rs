@@ -37,6 +37,8 @@ pub enum NewVdev {
         /// It is a block device rather than a file.
         disk: bool,
     },
+    /// A distributed spare of the pool, by its name: it stands in for devices of its dRAID, and is not made.
+    DistributedSpare(String),
     /// Each of them holds everything.
     Mirror(Vec<NewVdev>),
     /// With one to three parities.
@@ -191,7 +193,7 @@ impl Planner<'_> {
     /// A vdev and its allocatable bytes.
     fn vdev(&mut self, id: u64, vdev: &NewVdev, ashift: &mut u64) -> Result<(NvList, u64)> {
         let (kind, children) = match vdev {
-            NewVdev::Leaf { .. } => {
+            NewVdev::Leaf { .. } | NewVdev::DistributedSpare(_) => {
                 let (nv, asize) = self.leaf(vdev, ashift)?;
                 return Ok((numbered(&nv, id), asize));
             }
@@ -292,6 +294,7 @@ fn distributed_spares(top: &NvList, rng: &SystemRng, out: &mut Vec<NvList>) {
 fn ashift_floor(vdev: &NewVdev) -> u64 {
     match vdev {
         NewVdev::Leaf { device, .. } => u64::from(device.sector_shifts().0),
+        NewVdev::DistributedSpare(_) => 9,
         NewVdev::Mirror(children) | NewVdev::Raidz { children, .. } | NewVdev::Draid { children, .. } => {
             children.iter().map(ashift_floor).max().unwrap_or(9)
         }

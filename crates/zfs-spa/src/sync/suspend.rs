@@ -7,6 +7,7 @@
 //! Lock order: resuming takes none of the pool's locks, because those who wait may hold any of them.
 
 use super::Spa;
+use super::devices::outage;
 use crate::config::POOL_DIRECTORY;
 use crate::labels::DeviceLabels;
 use std::sync::Arc;
@@ -25,14 +26,6 @@ fn mode(number: u64) -> FailMode {
         1 => FailMode::Continue,
         2 => FailMode::Panic,
         _ => FailMode::Wait,
-    }
-}
-
-/// Leaves of a top-level vdev that may be lacking.
-fn spare_leaves(top: &Vdev) -> usize {
-    match top.config.kind {
-        VdevKind::Raidz { nparity } | VdevKind::Draid { nparity, .. } => nparity as usize,
-        _ => top.leaves().len().saturating_sub(1),
     }
 }
 
@@ -126,9 +119,9 @@ impl Spa {
     /// Fails when more devices of a vdev hold an older state than it can do without.
     fn refuse_older(&self, stale: &[u64]) -> Result<()> {
         for top in &self.zio.vdevs().root().children {
-            let lacking = |l: &&Vdev| !l.state().is_readable() || stale.contains(&l.guid());
+            let lacking = |l: &Vdev| !l.state().is_readable() || stale.contains(&l.guid());
             let old = top.leaves().iter().any(|l| stale.contains(&l.guid()));
-            if old && top.leaves().into_iter().filter(lacking).count() > spare_leaves(top) {
+            if old && outage(top, &lacking) {
                 return Err(Error::new(ErrorKind::Io, "letting a pool go on whose devices hold an older state"));
             }
         }

@@ -100,6 +100,20 @@ impl Spa {
         done.and(spared).and(returned)
     }
 
+    /// The spares beside a device are given back when that is whole again.
+    pub(super) fn release_spares_of(&self, guid: u64) {
+        let mut below = vec![self.zio.vdevs().root()];
+        while let Some(vdev) = below.pop() {
+            if vdev.config.kind == VdevKind::Spare && vdev.find(guid).is_some() {
+                let mut kept = self.kept.lock();
+                vdev.leaves().iter().for_each(|l| {
+                    kept.remove(&l.guid());
+                });
+            }
+            below.extend(&vdev.children);
+        }
+    }
+
     fn condemn(self: &Arc<Self>, watch: &mut Watch) -> Result<()> {
         let now = self.ops.seconds();
         let mut result = Ok(());
@@ -145,21 +159,36 @@ impl Spa {
         }
         let spares = self.auxiliaries("spares")?;
         for guid in failed {
-            for spare in &spares {
+            for spare in self.in_order(&spares, guid) {
                 let own = spare.u64("guid").unwrap_or(0);
                 if self.zio.vdevs().find(own).is_some() {
                     continue;
                 }
-                let Some(device) = open(spare) else { continue };
                 let path = spare.str("path").unwrap_or("").to_owned();
                 let disk = spare.str("type") == Some("disk");
-                match self.attach_spare(guid, own, &NewVdev::Leaf { path, device, disk }) {
+                let new = match spare.str("type") {
+                    Some("dspare") => NewVdev::DistributedSpare(path),
+                    _ => match open(spare) {
+                        Some(device) => NewVdev::Leaf { path, device, disk },
+                        None => continue,
+                    },
+                };
+                match self.attach_spare(guid, own, &new) {
                     Ok(()) => break,
                     Err(error) => tracing::warn!(%error, spare = own, "hot spare cannot take the place"),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Spares that may stand in for a device: those of its own dRAID first, which are filled fastest, and never another's.
+    fn in_order<'a>(&self, spares: &'a [NvList], guid: u64) -> Vec<&'a NvList> {
+        let tops = &self.zio.vdevs().root().children;
+        let top = tops.iter().find(|t| t.find(guid).is_some()).map(Vdev::guid);
+        let own = |s: &&NvList| s.str("type") == Some("dspare") && s.u64("top_guid") == top;
+        let ordinary = |s: &&NvList| s.str("type") != Some("dspare");
+        spares.iter().filter(own).chain(spares.iter().filter(ordinary)).collect()
     }
 
     /// Brings spares back whose device is whole again. `changing` is held.
@@ -174,7 +203,10 @@ impl Spa {
                 if vdev.config.kind == VdevKind::Spare
                     && first.is_some_and(|v| whole(v) && v.state() == VdevState::Healthy)
                 {
-                    spare = last.filter(|l| l.config.is_spare).map(Vdev::guid);
+                    spare = spare.or(last
+                        .filter(|l| l.config.is_spare)
+                        .map(Vdev::guid)
+                        .filter(|g| !self.kept.lock().contains(g)));
                 }
             }
             let Some(spare) = spare else { return Ok(()) };

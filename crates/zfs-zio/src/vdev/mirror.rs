@@ -6,7 +6,7 @@ use crate::config::VdevKind;
 
 impl Vdev {
     pub(super) fn read_mirror(&self, io: &mut ReadIo<'_>, offset: u64, buf: &mut [u8]) -> Result<(), VdevError> {
-        let order = self.mirror_order(io.birth, offset);
+        let order = self.mirror_order(io.draid, io.depth, io.birth, offset);
         if io.all_copies {
             return self.read_every_side(io, &order, offset, buf);
         }
@@ -49,7 +49,7 @@ impl Vdev {
     /// Sides in the order to try them: those known to hold the txg before stale ones; replacing and spare vdevs by
     /// position, because the first child is the one that has been there longest; otherwise neighbouring megabytes
     /// alternate between sides, so that sequential readers use all disks and each disk stays sequential.
-    fn mirror_order(&self, birth: u64, offset: u64) -> Vec<usize> {
+    pub(super) fn mirror_order(&self, draid: Option<&Vdev>, depth: u32, birth: u64, offset: u64) -> Vec<usize> {
         let n = self.children.len();
         let first = match self.config.kind {
             VdevKind::Mirror => (offset >> 20) as usize % n.max(1),
@@ -58,7 +58,7 @@ impl Vdev {
         let mut order: Vec<usize> = (0..n).map(|i| (first + i) % n).collect();
         order.sort_by_key(|&i| {
             let child = &self.children[i];
-            if !child.state().is_readable() { 2u8 } else { u8::from(child.is_stale(birth)) }
+            if !child.state().is_readable() { 2u8 } else { u8::from(child.is_stale_at(draid, depth, offset, birth)) }
         });
         order
     }

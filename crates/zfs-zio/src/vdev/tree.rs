@@ -205,6 +205,19 @@ impl Vdev {
         self.device.read().clone()
     }
 
+    /// Whether a leaf can be written to: it has a device, or is a distributed spare, which needs none of its own.
+    pub fn takes_writes(&self) -> bool {
+        self.state().is_readable()
+            && (self.device().is_some() || matches!(self.config.kind, VdevKind::DraidSpare { .. }))
+    }
+
+    /// Takes a distributed spare back into use after [`Vdev::close`]. [`VdevTree::reevaluate`] must follow.
+    pub fn reopen_spare(&self) {
+        if matches!(self.config.kind, VdevKind::DraidSpare { .. }) {
+            self.set_state(VdevState::Healthy, VdevAux::None);
+        }
+    }
+
     /// Opens a leaf that was away or offline again, on `device`. What it missed is in its dirty time log. Fails with why
     /// it cannot be used; it stays as it was then. [`VdevTree::reevaluate`] must follow.
     pub fn reopen(&self, device: Arc<dyn BlockDevice>) -> std::result::Result<(), VdevAux> {
@@ -420,6 +433,7 @@ impl Vdev {
         };
         match vdev.config.kind {
             VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),
+            VdevKind::DraidSpare { .. } if vdev.config.offline => vdev.set_state(VdevState::Offline, VdevAux::None),
             VdevKind::Hole | VdevKind::Missing | VdevKind::Indirect | VdevKind::DraidSpare { .. } => {
                 vdev.set_state(VdevState::Healthy, VdevAux::None);
             }

@@ -88,13 +88,33 @@ impl Vdev {
                 [block] => self.write_raid(io, offset, block),
                 _ => Err(VdevError::Invalid),
             },
-            VdevKind::DraidSpare { .. } => {
-                let child = self.spare_target(io.draid, io.depth, offset).ok_or(VdevError::NoDevice)?;
-                child.write_pieces(WriteIo { depth: io.depth + 1, ..io }, offset, pieces)
-            }
+            VdevKind::DraidSpare { .. } => self.write_spare(io, offset, pieces),
             VdevKind::Indirect => Err(VdevError::Invalid),
             VdevKind::Root | VdevKind::Hole | VdevKind::Missing => Err(VdevError::NoDevice),
         }
+    }
+
+    /// Writes to the child that a distributed spare is on there. When that is away the spare lacks nothing for it: the
+    /// child's dirty time log tells, and when it is filled, so is this part of it.
+    fn write_spare(&self, io: WriteIo<'_>, offset: u64, pieces: &[&[u8]]) -> Result<(), VdevError> {
+        let len: usize = pieces.iter().map(|p| p.len()).sum();
+        let wanted = io.only.is_some() && io.wants(self.guid(), offset, len as u64);
+        let Some(child) = self.spare_target(io.draid, io.depth, offset) else {
+            if io.only.is_none() || wanted {
+                self.dtl_add(io.txg);
+                io.failed.into_iter().for_each(|f| f.store(true, Ordering::Relaxed));
+            }
+            return Err(VdevError::NoDevice);
+        };
+        if !wanted {
+            return child.write_pieces(WriteIo { depth: io.depth + 1, ..io }, offset, pieces);
+        }
+        let all = WriteIo { txg: io.birth, only: None, failed: None, depth: io.depth + 1, ..io };
+        let written = child.write_pieces(all, offset, pieces);
+        if written.is_err_and(|e| e != VdevError::NoDevice) {
+            io.failed.into_iter().for_each(|f| f.store(true, Ordering::Relaxed));
+        }
+        written
     }
 
     fn write_leaf(&self, io: WriteIo<'_>, offset: u64, pieces: &[&[u8]]) -> Result<(), VdevError> {

@@ -107,7 +107,7 @@ impl Zio {
 
 /// The leaves of a top-level vdev that are there and lack what was written in `birth`, as places to write to.
 fn stale_leaves(top: &Vdev, birth: u64) -> Vec<Damage> {
-    let leaves = top.leaves().into_iter().filter(|l| l.device().is_some() && l.state().is_readable());
+    let leaves = top.leaves().into_iter().filter(|l| l.takes_writes());
     let stale = leaves.filter(|l| l.is_stale(birth));
     stale.map(|l| Damage { vdev: l.guid(), offset: 0, size: u64::MAX, error: VdevError::NoDevice }).collect()
 }

@@ -71,6 +71,34 @@ impl Vdev {
         let (VdevKind::DraidSpare { spare_id, .. }, Some(draid)) = (&self.config.kind, draid) else { return None };
         let super::tree::Geometry::Draid(geometry) = &draid.geometry else { return None };
         let child = geometry.spare_child(*spare_id, offset).and_then(|c| draid.children.get(c));
-        child.filter(|_| depth < MOST_DETOURS)
+        child.filter(|_| depth < MOST_DETOURS && self.state().is_readable())
+    }
+
+    /// Whether what was written at `offset` in `birth` is lacking here, as a child of `draid` or below one: a distributed
+    /// spare lacks what the child it is on at that offset lacks.
+    pub(in crate::vdev) fn is_stale_at(&self, draid: Option<&Vdev>, depth: u32, offset: u64, birth: u64) -> bool {
+        let away = |v: &Vdev, depth: u32| !v.state().is_readable() || v.is_stale_at(draid, depth, offset, birth);
+        match self.config.kind {
+            VdevKind::DraidSpare { .. } => {
+                let target = self.spare_target(draid, depth, offset);
+                self.is_stale(birth) || target.is_none_or(|t| away(t, depth + 1))
+            }
+            VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => self.children.iter().all(|c| away(c, depth)),
+            _ => self.is_stale(birth),
+        }
+    }
+
+    /// The leaf below a child of `draid` that a read at `offset` took its bytes from.
+    fn leaf_at<'t>(&'t self, draid: &'t Vdev, depth: u32, offset: u64, birth: u64) -> Option<&'t Vdev> {
+        match self.config.kind {
+            VdevKind::DraidSpare { .. } => {
+                self.spare_target(Some(draid), depth, offset)?.leaf_at(draid, depth + 1, offset, birth)
+            }
+            VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => {
+                let side = *self.mirror_order(Some(draid), depth, birth, offset).first()?;
+                self.children.get(side)?.leaf_at(draid, depth, offset, birth)
+            }
+            _ => Some(self),
+        }
     }
 }

@@ -87,7 +87,7 @@ impl<'a> RaidRead<'a> {
                 };
                 if !child.state().is_readable() {
                     *known = Known::Missing;
-                } else if child.is_stale(birth) {
+                } else if child.is_stale_at(Some(self.vdev), 0, col.offset as u64, birth) {
                     *known = Known::Stale;
                 }
             }
@@ -382,8 +382,9 @@ impl<'a> RaidRead<'a> {
     }
 
     fn blame(&self, io: &mut ReadIo<'_>, col: &Column) {
-        if let Some(child) = self.vdev.children.get(col.child) {
-            io.blame(child, col.offset as u64, col.size as u64, VdevError::Checksum);
+        let child = self.vdev.children.get(col.child);
+        if let Some(leaf) = child.and_then(|c| c.leaf_at(self.vdev, 0, col.offset as u64, io.birth)) {
+            io.blame(leaf, col.offset as u64, col.size as u64, VdevError::Checksum);
         }
     }
 }
