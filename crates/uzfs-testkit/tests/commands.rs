@@ -11,6 +11,7 @@ use uzfs_testkit::{paths, report};
 
 const NAMES: &str = "names-and-values.txt";
 const LIVES: &str = "lives-of-pools.txt";
+const VERSIONS: &str = "versions-of-file-systems.txt";
 
 /// Commands whose output differs, and why. One that never does any more fails the test, so that the list can only shrink.
 const DIFFERENT: [(&str, &str, &str); 10] = [
@@ -117,4 +118,9 @@ fn names_and_values() {
 #[test]
 fn lives_of_pools() {
     follow(LIVES);
+}
+
+#[test]
+fn versions_of_file_systems() {
+    follow(VERSIONS);
 }

@@ -17,6 +17,7 @@ use zfs_phys::dsl::{DslDatasetPhys, DslDirPhys, field};
 use zfs_phys::enums::DmuObjectType;
 use zfs_phys::feature::Feature;
 use zfs_phys::indirect::IndirectMappingPhys;
+use zfs_spa::check::dedup::DdtTable;
 use zfs_spa::check::layout::Layout;
 use zfs_spa::dsl::figures::deadlist_entries;
 use zfs_spa::{Pool, Result};
@@ -305,9 +306,10 @@ impl Found {
                 self.add(entry.value.first());
             }
         }
-        let dedup = pool.dedup()?;
-        dedup.objects.iter().for_each(|o| self.add(o.object));
-        dedup.logs.iter().for_each(|(_, o)| self.add(*o));
+        for table in DdtTable::all(pool.mos())? {
+            table.objects.iter().for_each(|o| self.add(o.object));
+            table.logs.iter().for_each(|l| self.add(l.object));
+        }
         pool.clones()?.vdevs.values().for_each(|v| self.add(v.mos_entries));
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::dsl::Dsl;
 use crate::features::Features;
 use crate::keys::KeyStore;
 use crate::space::PoolSpace;
+use crate::sync::Metaslabs;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use zfs_dmu::traverse::{Options as WalkOptions, traverse};
@@ -42,6 +43,8 @@ pub struct Pool {
     clones: OnceLock<Arc<Clones>>,
     /// One for all views of a pool that changes.
     keys: Arc<KeyStore>,
+    /// What a pool that is written has in memory of its space maps.
+    metaslabs: Option<Arc<Metaslabs>>,
 }
 
 /// Gives what is there already, or makes it; when two make it at once, one is kept.
@@ -69,10 +72,10 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     pub(crate) fn new(parts: PoolParts) -> Arc<Self> {
-        Self::with_keys(parts, Arc::default())
+        Self::with(parts, Arc::default(), None)
     }
 
-    fn with_keys(parts: PoolParts, keys: Arc<KeyStore>) -> Arc<Self> {
+    fn with(parts: PoolParts, keys: Arc<KeyStore>, metaslabs: Option<Arc<Metaslabs>>) -> Arc<Self> {
         Arc::new(Self {
             parts,
             dsl: OnceLock::new(),
@@ -80,11 +83,23 @@ impl Pool {
             dedup: OnceLock::new(),
             clones: OnceLock::new(),
             keys,
+            metaslabs,
         })
     }
 
+    /// What is in memory of the space maps, when it is written.
+    pub(crate) fn metaslabs(&self) -> Option<&Arc<Metaslabs>> {
+        self.metaslabs.as_ref()
+    }
+
     /// The same pool as a later root left it, read through a live meta object set.
-    pub(crate) fn as_of(&self, mos: &Arc<Objset>, uberblock: Uberblock, config: NvList) -> Result<Arc<Self>> {
+    pub(crate) fn as_of(
+        &self,
+        mos: &Arc<Objset>,
+        metaslabs: &Arc<Metaslabs>,
+        uberblock: Uberblock,
+        config: NvList,
+    ) -> Result<Arc<Self>> {
         let directory = Zap::open(mos, crate::config::POOL_DIRECTORY)?;
         let features = Features::load(mos, &directory)?;
         let p = &self.parts;
@@ -105,7 +120,7 @@ impl Pool {
             candidate: p.candidate.clone(),
             imported_at: p.imported_at,
         };
-        Ok(Self::with_keys(parts, self.keys.clone()))
+        Ok(Self::with(parts, self.keys.clone(), Some(metaslabs.clone())))
     }
 
     pub(crate) fn set_candidate(&mut self, candidate: PoolCandidate) {

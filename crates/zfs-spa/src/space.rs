@@ -1,10 +1,12 @@
 //! Space of vdevs and of the pool: what metaslabs say is allocated, fragmentation, what is usable.
 //!
-//! A metaslab's allocation is its space map plus what the log space maps hold that was not flushed into it yet. The
+//! A metaslab's allocation is its space map plus what the log space maps hold that was not flushed into it yet; a pool that
+//! is written has that in memory, so that its logs are not read again for every look at it. The
 //! usable space ("deflated") of a raidz counts each sector as a fraction, chosen so that 128 KiB blocks come out even
 //! (module/zfs/vdev.c, metaslab.c, spa_misc.c).
 
 use crate::pool::Pool;
+use crate::sync::Metaslabs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use zfs_dmu::spacemap::SpaceMap;
@@ -152,7 +154,9 @@ pub(crate) fn load_tops(pool: &Pool) -> Result<Vec<TopSpace>> {
         .enumerate()
         .map(|(id, vdev)| load_top(pool, id as u64, vdev))
         .collect::<Result<_>>()?;
-    apply_logs(pool, &mut tops)?;
+    if pool.metaslabs().is_none() {
+        apply_logs(pool, &mut tops)?;
+    }
     for top in &mut tops {
         top.alloc = top.metaslabs.iter().map(|m| m.alloc.max(0) as u64).sum();
         top.fragmentation = if top.concrete { fragmentation(top) } else { None };
@@ -192,8 +196,13 @@ fn load_top(pool: &Pool, id: u64, vdev: &Vdev) -> Result<TopSpace> {
         return Err(Error::corrupt(format!("{count} metaslabs")));
     }
     let unflushed = number("com.delphix:ms_unflushed_phys_txgs")?;
-    let metaslabs =
-        load_metaslabs(mos, vdev, count, unflushed, pool.features().is_enabled(Feature::SpacemapHistogram))?;
+    let maps = MapReader {
+        mos,
+        id,
+        live: pool.metaslabs(),
+        histograms: pool.features().is_enabled(Feature::SpacemapHistogram),
+    };
+    let metaslabs = maps.load(vdev, count, unflushed)?;
     let ms_size = if count == 0 { 0 } else { 1u64 << ms_shift };
     // The emptiest metaslab of a vdev without a class of its own, if it has many.
     let sets_aside = class == AllocClass::Normal && count > EMBEDDED_SLOG_MIN_MS;
@@ -262,33 +271,46 @@ fn read_words(dnode: &Dnode, count: usize) -> Result<Vec<u64>> {
     Ok(out)
 }
 
-fn load_metaslabs(
-    mos: &Arc<Objset>,
-    vdev: &Vdev,
-    count: u64,
-    unflushed: Option<u64>,
+/// How the headers of a vdev's space maps are read.
+struct MapReader<'a> {
+    mos: &'a Arc<Objset>,
+    /// Number of the vdev.
+    id: u64,
+    live: Option<&'a Arc<Metaslabs>>,
     histograms: bool,
-) -> Result<Vec<Metaslab>> {
-    if count == 0 || vdev.config.metaslab_array == 0 {
-        return Ok(Vec::new());
-    }
-    let words = |object: u64| mos.dnode(object).and_then(|dnode| read_words(&dnode, count as usize));
-    let objects = words(vdev.config.metaslab_array)?;
-    let flushed = match unflushed {
-        Some(object) => words(object)?,
-        None => vec![0; objects.len()],
-    };
-    let shift = vdev.config.ashift as usize;
-    let one = |(object, unflushed_txg): (u64, u64)| -> Result<Metaslab> {
-        if object == 0 {
-            let fragmentation = histograms.then_some(0);
-            return Ok(Metaslab { object, alloc: 0, fragmentation, unflushed_txg });
+}
+
+impl MapReader<'_> {
+    fn load(&self, vdev: &Vdev, count: u64, unflushed: Option<u64>) -> Result<Vec<Metaslab>> {
+        if count == 0 || vdev.config.metaslab_array == 0 {
+            return Ok(Vec::new());
         }
-        let map = SpaceMap::open(mos, object)?;
-        let fragmentation = map.phys().histogram.filter(|_| histograms).map(|h| frag_of(&h, shift));
-        Ok(Metaslab { object, alloc: map.phys().alloc, fragmentation, unflushed_txg })
-    };
-    objects.into_iter().zip(flushed).map(one).collect()
+        let words = |object: u64| self.mos.dnode(object).and_then(|dnode| read_words(&dnode, count as usize));
+        let objects = words(vdev.config.metaslab_array)?;
+        let flushed = match unflushed {
+            Some(object) => words(object)?,
+            None => vec![0; objects.len()],
+        };
+        let shift = vdev.config.ashift as usize;
+        let one = |(index, (object, unflushed_txg)): (u64, (u64, u64))| {
+            let now = self.live.and_then(|live| {
+                live.with_map(self.id, index, |object, more| self.header(object, more, shift, unflushed_txg))
+            });
+            now.unwrap_or_else(|| self.header(object, 0, shift, unflushed_txg))
+        };
+        (0..).zip(objects.into_iter().zip(flushed)).map(one).collect()
+    }
+
+    /// What a space map says, whose metaslab has `more` bytes allocated than that.
+    fn header(&self, object: u64, more: i64, shift: usize, unflushed_txg: u64) -> Result<Metaslab> {
+        if object == 0 {
+            let fragmentation = self.histograms.then_some(0);
+            return Ok(Metaslab { object, alloc: more, fragmentation, unflushed_txg });
+        }
+        let map = SpaceMap::open(self.mos, object)?;
+        let fragmentation = map.phys().histogram.filter(|_| self.histograms).map(|h| frag_of(&h, shift));
+        Ok(Metaslab { object, alloc: map.phys().alloc.wrapping_add(more), fragmentation, unflushed_txg })
+    }
 }
 
 fn frag_of(histogram: &[u64], shift: usize) -> u64 {

@@ -230,7 +230,8 @@ impl Engine {
         let version = if filesystem.version == 0 { ZPL_VERSION } else { filesystem.version };
         let named = filesystem.utf8only || filesystem.case != 0;
         if !imported.can_have(version)? || (version < ZPL_VERSION_NORMALIZATION && named) {
-            return Err(Failure::new(FailureCode::NotSupported, OUTDATED).about(args.name));
+            let text = "pool must be upgraded to set this property or value";
+            return Err(Failure::new(FailureCode::NotSupported, text).about(args.name));
         }
         let txgs = imported.writer()?.txgs().clone();
         let values = values_of(&args.properties);

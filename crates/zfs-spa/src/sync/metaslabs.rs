@@ -206,6 +206,16 @@ impl Metaslabs {
         })
     }
 
+    /// Gives `f` the object of a metaslab's space map (0 none) and by how much what is allocated differs from what that
+    /// says. While `f` runs nothing is moved into the map. Nothing for a metaslab that is not known.
+    pub(crate) fn with_map<T>(&self, vdev: u64, ms: u64, f: impl FnOnce(u64, i64) -> T) -> Option<T> {
+        let tables = self.tables.read();
+        let (_, _, object) = tables.get(&vdev)?.maps.read().get(ms as usize).copied()?;
+        let pending = self.pending.lock();
+        let more = pending.get(&(vdev, ms)).map_or(0, |p| p.alloc.space() as i64 - p.free.space() as i64);
+        Some(f(object, more))
+    }
+
     fn free_space(&self, vdev: u64, ms: u64) -> Result<RangeTree> {
         let tables = self.tables.read();
         let table = tables.get(&vdev).ok_or_else(|| Error::corrupt("space map of no vdev"))?;

@@ -300,7 +300,7 @@ impl Spa {
         }
         let config = self.config.lock().for_mos(ub.txg, &self.ops.label_features());
         let base = self.imported.as_ref().ok_or_else(|| Error::invalid("reading a pool that is being made"))?;
-        let pool = base.as_of(&self.mos, ub, config)?;
+        let pool = base.as_of(&self.mos, &self.metaslabs, ub, config)?;
         *view = Some((ub.txg, pool.clone()));
         Ok(pool)
     }
