@@ -394,6 +394,19 @@ fn datasets_of_a_pool_of_openzfs() {
     for _ in 0..3 {
         spa.sync_task("more", |ctx| ctx.log("test", "one more")).unwrap();
     }
+    roll_back(&spa);
+    let names: Vec<String> =
+        spa.view().unwrap().dsl().unwrap().filesystems().unwrap().iter().map(|d| d.name.clone()).collect();
+    assert!(names.iter().any(|n| n == "basic/one") && names.iter().any(|n| n == "basic/copy"), "{names:?}");
+    spa.close(false).unwrap();
+    check(dir.path(), "basic");
+    zdb(dir.path(), "basic", &["-bbcc"]);
+    zdb(dir.path(), "basic", &["-dd"]);
+    keep(dir.path(), "basic");
+}
+
+/// Rolls a file system back; the history says so in OpenZFS's words.
+fn roll_back(spa: &Spa) {
     let before = spa.dsl().find("one").unwrap().unwrap().phys().prev_snap_txg;
     spa.sync_task("rollback", |ctx| ctx.dsl().rollback(ctx.tx, &ctx.dsl().find("one")?.unwrap())).unwrap();
     let told: Vec<(String, String, String)> = spa
@@ -413,14 +426,6 @@ fn datasets_of_a_pool_of_openzfs() {
     let of = |event: &str, what: String| (event.to_owned(), "basic/one/%rollback".to_owned(), what);
     let wanted = [of("destroy", format!("(bptree, mintxg={before})")), of("clone swap", "parent=one".into())];
     assert_eq!(told, wanted);
-    let names: Vec<String> =
-        spa.view().unwrap().dsl().unwrap().filesystems().unwrap().iter().map(|d| d.name.clone()).collect();
-    assert!(names.iter().any(|n| n == "basic/one") && names.iter().any(|n| n == "basic/copy"), "{names:?}");
-    spa.close(false).unwrap();
-    check(dir.path(), "basic");
-    zdb(dir.path(), "basic", &["-bbcc"]);
-    zdb(dir.path(), "basic", &["-dd"]);
-    keep(dir.path(), "basic");
 }
 
 /// Leaves a pool for later examination where `UZFS_KEEP` says.
