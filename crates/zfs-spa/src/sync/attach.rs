@@ -132,6 +132,33 @@ fn may_join(kind: &str, how: How, old: &zfs_zio::Vdev) -> Result<()> {
     Ok(())
 }
 
+/// Whether a device of `asize` bytes, with sectors of log2 `sector`, can stand beside `old`.
+fn check_fits(how: How, top: &zfs_zio::Vdev, old: &zfs_zio::Vdev, asize: u64, sector: u64) -> Result<()> {
+    if matches!(how, How::Spare(_)) && top.config.is_log {
+        return Err(Error::invalid("cannot replace a log with a spare"));
+    }
+    if asize < old.min_asize() {
+        return Err(Error::invalid("device is too small"));
+    }
+    if sector > top.config.ashift {
+        return Err(Error::invalid(
+            "new device has a different optimal sector size; use the option '-o ashift=N' to override the optimal size",
+        ));
+    }
+    Ok(())
+}
+
+/// What the history says of it.
+fn shown(how: How, new: &NvList, old: &zfs_zio::Vdev) -> String {
+    let (verb, to) = match how {
+        How::Mirror => ("attach", "to"),
+        How::Replace => ("replace", "for"),
+        How::Spare(_) => ("spare in", "for"),
+    };
+    let (new, old) = (new.str("path").unwrap_or(""), old.config.path.as_deref().unwrap_or(""));
+    format!("{verb} vdev={new} {to} vdev={old}")
+}
+
 impl Spa {
     /// Attaches a device to another as its mirror, or to take its place with `replace`.
     ///
@@ -174,33 +201,16 @@ impl Spa {
             devices = devices.into_values().map(|device| (own, device)).collect();
             list.put("guid", own).put("is_spare", 1u64);
         }
-        if matches!(how, How::Spare(_)) && top.config.is_log {
-            return Err(Error::invalid("cannot replace a log with a spare"));
-        }
-        if asize < old.min_asize() {
-            return Err(Error::invalid("device is too small"));
-        }
-        if sector > top.config.ashift {
-            return Err(Error::invalid(
-                "new device has a different optimal sector size; use the option '-o ashift=N' to override the optimal size",
-            ));
-        }
+        check_fits(how, top, old, asize, sector)?;
         // A device that fails now is refused; one that fails later fails as any of the pool's does.
         init_labels(std::slice::from_ref(&list), &devices)?;
-        let beside_whole = (!is_lacking(old)).then(|| list.u64("guid").unwrap_or(0));
-        if let (How::Spare(_), Some(spare)) = (how, beside_whole) {
-            self.kept.lock().insert(spare);
+        if matches!(how, How::Spare(_)) && !is_lacking(old) {
+            self.kept.lock().insert(list.u64("guid").unwrap_or(0));
         }
         let mirror = kind == "mirror" && !replace;
         let own = above.u64("guid").unwrap_or(0);
         let around_guid = rng.guid();
-        let (verb, to) = match how {
-            How::Mirror => ("attach", "to"),
-            How::Replace => ("replace", "for"),
-            How::Spare(_) => ("spare in", "for"),
-        };
-        let (new_path, old_path) = (list.str("path").unwrap_or(""), old.config.path.as_deref().unwrap_or(""));
-        let shown = format!("{verb} vdev={new_path} {to} vdev={old_path}");
+        let shown = shown(how, &list, old);
         self.sync_task("attach", move |ctx| {
             let all = Zap::open(ctx.mos(), POOL_DIRECTORY)?.lookup_u64(create::VDEV_ZAPS)?;
             let all = all.map(|object| Zap::open(ctx.mos(), object)).transpose()?;
@@ -216,9 +226,8 @@ impl Spa {
                 true => with_child(there, leaf.clone()),
                 false => around(how.word(), around_guid, there, leaf.clone()),
             });
-            if !changed {
-                return Err(Error::not_found("no such device in pool"));
-            }
+            let found = changed.then_some(()).ok_or_else(|| Error::not_found("no such device in pool"));
+            found?;
             let own = leaf.u64("guid").unwrap_or(0);
             ctx.spa.join(ctx, tree, own, &devices)?;
             if matches!(how, How::Spare(_)) {
