@@ -141,6 +141,12 @@ impl Txgs {
     pub fn assign(self: &Arc<Self>) -> Result<Tx> {
         self.admit()?;
         self.throttle()?;
+        self.assign_now()
+    }
+
+    /// Begins a small transaction in the open txg without waiting, be the pool suspended or full of what is dirty. Fails
+    /// when the pool stopped writing.
+    pub fn assign_now(self: &Arc<Self>) -> Result<Tx> {
         let mut state = self.state.lock();
         state.check()?;
         let txg = state.open;

@@ -105,6 +105,10 @@ fn record(nv: &NvList, users: &mut Users) -> HistoryRecord {
 impl Engine {
     pub(super) fn history(&self, pool: &str, sink: &mut dyn Sink<GetHistoryReply>) -> Result<(), Failure> {
         let imported = self.pool(pool)?;
+        if let Some(spa) = imported.spa.as_ref().filter(|spa| !spa.zio().is_suspended()) {
+            // Commands are noted in the open txg.
+            spa.txgs().wait_synced(0).map_err(|e| failure::engine(&e).about(pool))?;
+        }
         let history = imported.view().history().map_err(|e| failure::engine(&e).about(pool))?;
         let mut users = Users::default();
         for part in history.records.chunks(RECORDS_PER_PART) {

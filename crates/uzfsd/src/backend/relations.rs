@@ -116,7 +116,9 @@ impl Engine {
     pub(super) fn log_history(&self, args: &LogHistoryArgs, uid: u32) -> Result<Empty, Failure> {
         let imported = self.writable(pool_of(&args.pool))?;
         let command = args.command.clone();
-        imported.task(&args.pool, "history", move |ctx| ctx.log_command(&command, uid))?;
+        // Not waited for: the pool may just have been suspended, and who reads the history has it synced.
+        let noted = imported.writer()?.sync_task_later("history", move |ctx| ctx.log_command(&command, uid));
+        noted.map_err(|e| failure::engine(&e).about(&args.pool))?;
         Ok(Empty {})
     }
 

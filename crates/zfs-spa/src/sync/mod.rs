@@ -323,6 +323,37 @@ impl Spa {
         let (send, receive) = mpsc::channel();
         let tx = self.txgs.assign()?;
         let txg = tx.txg();
+        self.add_task(&tx, name, task, move |result| drop(send.send(result)));
+        drop(tx);
+        let synced = self.txgs.wait_synced(txg);
+        match receive.try_recv() {
+            Ok(Err(e)) => Err(e),
+            Ok(Ok(value)) => synced.map(|()| value),
+            Err(_) => Err(synced.err().unwrap_or_else(|| Error::new(ErrorKind::Interrupted, name))),
+        }
+    }
+
+    /// Has `task` run in the sync of the open txg, like [`Self::sync_task`], and does not wait for that.
+    ///
+    /// # Errors
+    /// When the pool stopped writing.
+    pub fn sync_task_later(
+        &self,
+        name: &'static str,
+        task: impl FnOnce(&SyncCtx<'_>) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let tx = self.txgs.assign_now()?;
+        self.add_task(&tx, name, task, drop);
+        Ok(())
+    }
+
+    fn add_task<T: Send + 'static>(
+        &self,
+        tx: &Tx,
+        name: &'static str,
+        task: impl FnOnce(&SyncCtx<'_>) -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
         let run: Task = Box::new(move |ctx| {
             let before = ctx.spa.mos.changes();
             let result = task(ctx);
@@ -334,17 +365,10 @@ impl Spa {
                 }
                 _ => None,
             };
-            let _ = send.send(result);
+            done(result);
             fatal.map_or(Ok(()), |e| Err(e.context(name)))
         });
-        self.tasks.lock().entry(txg).or_default().push(run);
-        drop(tx);
-        let synced = self.txgs.wait_synced(txg);
-        match receive.try_recv() {
-            Ok(Err(e)) => Err(e),
-            Ok(Ok(value)) => synced.map(|()| value),
-            Err(_) => Err(synced.err().unwrap_or_else(|| Error::new(ErrorKind::Interrupted, name))),
-        }
+        self.tasks.lock().entry(tx.txg()).or_default().push(run);
     }
 
     /// Has the labels and the configuration object written with the next txg.
