@@ -23,6 +23,7 @@ const USAGE: &str = "usage: cargo xtask CHORE
   macos bundle                 build, link and sign the app with the extension in it (arm64), and check the result
   swarm [ARGUMENTS]            crashes and faults on simulated disks, by seed; --help tells more
   kill [ARGUMENTS]             kill -9 of the daemon under load: every acknowledged fsync must be found
+  lives [ARGUMENTS]            pools of others imported, changed at random and exported, judged by zdb; --help tells more
   posix [--ops N] [pjdfstest] [fsx] [postgres]
                                other people's tests of POSIX file systems, on a mount; needs root
   vm [ARGUMENTS]               pools judged by the OpenZFS kernel module in a virtual machine, in both directions
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             "swarm" => swarm(&root, rest),
             "posix" => judged(&root, "uzfs-posix", rest),
             "kill" => judged(&root, "uzfs-kill", rest),
+            "lives" => judged(&root, "uzfs-lives", rest),
             other => Err(format!("unknown chore '{other}'\n{USAGE}")),
         },
         None => Err(USAGE.to_owned()),
