@@ -94,6 +94,10 @@ impl Case {
     fn import_again(&self) {
         self.zpool(&["export", "tank"]);
         zdb(self.dir.path());
+        self.import();
+    }
+
+    fn import(&self) {
         let place = self.dir.path().to_string_lossy().into_owned();
         let root = self.session.root().to_string_lossy().into_owned();
         self.zpool(&["import", "-d", &place, "-R", &root, "-o", "readonly=off", "tank"]);
@@ -412,6 +416,8 @@ fn distributed_spares_are_not_taken_wrongly() {
     assert_eq!(refusal(&case, &["replace", "tank", "2", "draid1-0-0"]), busy);
     let forced = refusal(&case, &["offline", "-f", "tank", "draid1-0-0"]);
     assert!(forced.ends_with("device is reserved as a hot spare"), "{forced}");
+    let ordinary = format!("cannot replace draid1-0-0 with {}: can only be replaced by another hot spare", device(8));
+    assert_eq!(refusal(&case, &["replace", "tank", "draid1-0-0", "8"]), ordinary);
     // It may be away like any device, when the one that it stands in for is there.
     case.zpool(&["offline", "tank", "draid1-0-0"]);
     case.write("meanwhile", 1);
@@ -420,5 +426,50 @@ fn distributed_spares_are_not_taken_wrongly() {
     until_filled(&case);
     case.zpool(&["detach", "tank", "draid1-0-0"]);
     case.check("meanwhile", 1);
+    case.end();
+}
+
+#[test]
+fn hot_spares_are_taken_by_name() {
+    let Some(case) = Case::new(&["mirror", "0", "1", "spare", "2"], 4) else { return };
+    case.write("before", 1);
+    let attached = refusal(&case, &["attach", "tank", "0", "2"]);
+    assert!(attached.contains("is reserved as a hot spare for pool tank"), "{attached}");
+    case.zpool(&["offline", "tank", "0"]);
+    case.zpool(&["replace", "-w", "tank", "0", "2"]);
+    let spare = case.devices[2].clone();
+    let text = case.zpool(&["status", "tank"]);
+    assert!(text.contains("spare-0") && spare_state(&case, &spare) == "INUSE", "{text}");
+    let busy = format!("cannot replace {} with {spare}: {spare} is busy", case.devices[1]);
+    assert_eq!(refusal(&case, &["replace", "tank", "1", "2"]), busy);
+    let other = format!("cannot replace {spare} with {}: can only be replaced by another hot spare", case.devices[3]);
+    assert_eq!(refusal(&case, &["replace", "tank", "2", "3"]), other);
+    case.import_again();
+    case.zpool(&["detach", "tank", "2"]);
+    assert_eq!(spare_state(&case, &spare), "AVAIL");
+    case.check("before", 1);
+    case.end();
+}
+
+/// Devices that were found elsewhere stay there for a pool that changes.
+#[test]
+fn moved_devices_keep_their_new_places() {
+    let Some(mut case) = Case::new(&["mirror", "0", "1"], 3) else { return };
+    case.zpool(&["export", "tank"]);
+    for n in 0..3 {
+        let new = case.dir.path().join(format!("new{n}")).to_string_lossy().into_owned();
+        fs::rename(&case.devices[n], &new).unwrap();
+        case.devices[n] = new;
+    }
+    case.import();
+    case.zpool(&["replace", "-w", "tank", "1", "2"]);
+    let text = case.zpool(&["status", "tank"]);
+    assert!(text.contains(&case.devices[0]) && text.contains(&case.devices[2]), "{text}");
+    // By that path it is opened again.
+    case.zpool(&["offline", "tank", "0"]);
+    case.write("meanwhile", 1);
+    case.zpool(&["online", "tank", "0"]);
+    case.until("resilvered");
+    assert!(!case.zpool(&["status", "tank"]).contains("OFFLINE"));
     case.end();
 }

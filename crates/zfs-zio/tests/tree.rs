@@ -168,6 +168,21 @@ fn distributed_spares_stand_in() {
 }
 
 #[test]
+fn distributed_spares_stay_out_of_use() {
+    let d = disks(6);
+    for (flag, state) in [("faulted", VdevState::Faulted), ("offline", VdevState::Offline), ("", VdevState::Healthy)] {
+        let child = |i: u64| match i {
+            0 => nv("spare", 60, &[], vec![file(900), nv("dspare", 80, &[("top_guid", 10), (flag, 1)], vec![])]),
+            i => file(100 + i),
+        };
+        let numbers = [("nparity", 1), ("draid_ndata", 3), ("draid_nspares", 1), ("draid_ngroups", 5)];
+        let mut vdev = top("draid", 0, &numbers, (0..6).map(child).collect());
+        vdev.set("asize", NvValue::Uint64(160 << 20));
+        assert_eq!(tree(vec![vdev], &d).find(80).unwrap().state(), state, "{flag}");
+    }
+}
+
+#[test]
 fn removed_vdevs_are_followed_through_every_mapping() {
     let d = disks(2);
     let data = noise(32 << 10);

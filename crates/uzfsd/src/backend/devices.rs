@@ -5,7 +5,7 @@ use super::{Engine, Imported, failure, vdevs};
 use std::sync::Arc;
 use uzfs_proto::{
     AddDevicesArgs, AttachDeviceArgs, ClearErrorsArgs, DetachDeviceArgs, Empty, Failure, FailureCode, ScanAction,
-    ScanPoolArgs, SetDeviceStateArgs, VdevNode,
+    ScanPoolArgs, SetDeviceStateArgs, VdevNode, VdevSpec,
 };
 use zfs_env::{BlockDevice, FileDevice};
 use zfs_phys::NvList;
@@ -65,6 +65,13 @@ fn open_again(spa: &Spa, guid: u64) -> Option<Arc<dyn BlockDevice>> {
     Some(Arc::new(opened.ok().filter(|_| right)?))
 }
 
+/// The guid of the hot spare of a pool, in use or not, that a device is.
+fn spare_of(imported: &Imported, new: &VdevSpec) -> Option<u64> {
+    let device = FileDevice::open_read_only(new.path.as_ref()?).ok()?;
+    let guid = DeviceLabels::read(&device).best().and_then(|l| l.u64("guid"))?;
+    imported.view().spares().iter().any(|s| s.u64("guid") == Some(guid)).then_some(guid)
+}
+
 impl Engine {
     fn to_change(&self, pool: &str) -> Result<(Arc<Imported>, Arc<Spa>), Failure> {
         let imported = self.pool(pool)?;
@@ -97,8 +104,10 @@ impl Engine {
         let leaves: Vec<u64> =
             spa.zio().vdevs().leaves().into_iter().filter(away).filter(concerned).map(Vdev::guid).collect();
         for leaf in leaves {
-            if let Some(device) = open_again(&spa, leaf) {
-                spa.online(leaf, Some(device)).map_err(|e| told(&e))?;
+            let device = open_again(&spa, leaf);
+            let distributed = spa.zio().vdevs().find(leaf).is_some_and(|v| v.config.kind.type_name() == "dspare");
+            if device.is_some() || distributed {
+                spa.online(leaf, device).map_err(|e| told(&e))?;
             }
         }
         Ok(Empty {})
@@ -134,7 +143,14 @@ impl Engine {
         let guid = device(&imported, &spa, &args.device);
         let old = guid.as_ref().ok().and_then(|guid| spa.zio().vdevs().find(*guid));
         let same = old.is_some_and(|v| v.config.path == args.new.path);
-        self.check_in_use(std::slice::from_ref(&args.new), args.force || (args.replace && same))?;
+        match spare_of(&imported, &args.new).filter(|_| args.replace) {
+            Some(spare) if spa.zio().vdevs().find(spare).is_some() => {
+                let path = args.new.path.as_deref().unwrap_or_default();
+                return Err(Failure::new(FailureCode::Busy, format!("{path} is busy")).about(&args.device));
+            }
+            Some(_) => {}
+            None => self.check_in_use(std::slice::from_ref(&args.new), args.force || (args.replace && same))?,
+        }
         let guid = guid?;
         let mut devices = NewVdevs::default();
         let new = devices.vdev(&args.new)?;

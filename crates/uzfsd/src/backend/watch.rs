@@ -6,17 +6,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use zfs_env::{BlockDevice, FileDevice};
 use zfs_phys::NvList;
-use zfs_spa::labels::DeviceLabels;
+use zfs_spa::labels::{DeviceLabels, state};
 use zfs_spa::sync::Watch;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The device of a hot spare, when it is there and its label says so.
+/// The device of a hot spare, when it is there and its label says so: one that another pool shares may be in use there.
 fn spare(list: &NvList) -> Option<Arc<dyn BlockDevice>> {
     let path = list.str("path")?;
     let found = FileDevice::open_read_only(path).ok()?;
-    let right = DeviceLabels::read(&found).best().and_then(|l| l.u64("guid")) == list.u64("guid");
+    let is_it = |l: &NvList| l.u64("guid") == list.u64("guid") && l.u64("state") == Some(state::SPARE);
+    let right = DeviceLabels::read(&found).best().is_some_and(is_it);
     drop(found);
     let opened = FileDevice::open_read_write(path).inspect_err(|e| tracing::warn!("{path}: {e}"));
     Some(Arc::new(opened.ok().filter(|_| right)?))

@@ -11,6 +11,7 @@ use super::devices::{is_lacking, outage};
 use super::plan::{Joining, NewVdev, Planner, init_labels, label_auxiliaries};
 use super::{Spa, SyncCtx, create};
 use crate::config::POOL_DIRECTORY;
+use crate::labels::{DeviceLabels, state};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -125,8 +126,11 @@ fn may_join(kind: &str, how: How, old: &zfs_zio::Vdev) -> Result<()> {
     if !matches!(kind, "root" | "mirror") && how == How::Mirror {
         return Err(Error::invalid("can only attach to mirrors and top-level disks"));
     }
-    // What a spare stands beside may be replaced; the spare itself may not.
-    if kind == "replacing" || (kind == "spare" && (how != How::Replace || old.config.is_spare)) {
+    if kind == "spare" && how == How::Replace && old.config.is_spare {
+        return Err(Error::invalid("can only be replaced by another hot spare"));
+    }
+    // What a spare stands beside may be replaced.
+    if kind == "replacing" || (kind == "spare" && how != How::Replace) {
         return Err(Error::invalid("already in replacing/spare config; wait for completion or use 'zpool detach'"));
     }
     Ok(())
@@ -165,8 +169,27 @@ impl Spa {
     /// # Errors
     /// `NotFound` for no device of the pool; `Invalid` when the new one cannot be attached there.
     pub fn attach(self: &Arc<Self>, guid: u64, new: &NewVdev, replace: bool, ashift: Option<u64>) -> Result<()> {
-        let how = if replace { How::Replace } else { How::Mirror };
+        let how = match (replace, self.spare_on(new)?) {
+            (false, _) => How::Mirror,
+            (true, None) => How::Replace,
+            (true, Some(own)) => How::Spare(own),
+        };
         self.attach_as(guid, new, how, ashift)
+    }
+
+    /// The guid of the hot spare of this pool that a device is.
+    fn spare_on(&self, new: &NewVdev) -> Result<Option<u64>> {
+        let NewVdev::Leaf { path, device, .. } = new else { return Ok(None) };
+        let labels = DeviceLabels::read(&**device);
+        let Some((label, guid)) = labels.best().and_then(|l| Some((l, l.u64("guid")?))) else { return Ok(None) };
+        if !self.auxiliaries("spares")?.iter().any(|s| s.u64("guid") == Some(guid)) {
+            return Ok(None);
+        }
+        // It may be in use, here or in another pool that shares it.
+        if label.u64("state") != Some(state::SPARE) {
+            return Err(Error::new(ErrorKind::Exists, format!("{path} is busy")));
+        }
+        Ok(Some(guid))
     }
 
     /// Puts the hot spare of guid `own` beside a device.

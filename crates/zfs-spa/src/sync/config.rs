@@ -14,7 +14,7 @@ use zfs_env::host;
 use zfs_phys::enums::DmuObjectType as Ot;
 use zfs_phys::read::Endian;
 use zfs_phys::{NvList, NvValue, label};
-use zfs_zio::{Error, Vdev};
+use zfs_zio::{Error, Vdev, VdevTree};
 
 /// Block size of the configuration object (`SPA_CONFIG_BLOCKSIZE`).
 const BLOCK: u32 = 1 << 14;
@@ -44,8 +44,8 @@ pub(super) struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// Takes over the configuration of an imported pool under its present name.
-    pub(super) fn of(config: &NvList, name: &str, hostid: u32) -> Result<Self> {
+    /// Takes over the configuration of an imported pool under its present name, with the devices where they are now.
+    pub(super) fn of(config: &NvList, name: &str, hostid: u32, vdevs: &VdevTree) -> Result<Self> {
         let tree = config.list("vdev_tree").ok_or_else(|| Error::corrupt("the configuration has no vdev tree"))?;
         Ok(Self {
             name: name.to_owned(),
@@ -57,7 +57,7 @@ impl PoolConfig {
             compatibility: config.str("compatibility").map(str::to_owned),
             hostid,
             tables: config.contains("com.delphix:has_per_vdev_zaps"),
-            tree: tree.clone(),
+            tree: moved(tree, vdevs),
         })
     }
 
@@ -128,6 +128,20 @@ fn feature_list(features: &[&str]) -> NvList {
 
 fn holds(tree: &NvList, guid: u64) -> bool {
     tree.u64("guid") == Some(guid) || tree.lists("children").iter().any(|c| holds(c, guid))
+}
+
+/// A tree whose leaves have the paths of those of the same guids in `vdevs`.
+fn moved(tree: &NvList, vdevs: &VdevTree) -> NvList {
+    let mut out = tree.clone();
+    let live = tree.u64("guid").and_then(|g| vdevs.find(g));
+    if let Some(path) = live.filter(|v| v.config.kind.is_leaf()).and_then(|v| v.config.path.as_deref()) {
+        out.set("path", NvValue::String(path.to_owned()));
+    }
+    if out.contains("children") {
+        let children = tree.lists("children").iter().map(|c| moved(c, vdevs)).collect();
+        out.set("children", NvValue::NvListArray(children));
+    }
+    out
 }
 
 /// A tree without what only means something in the meta object set.

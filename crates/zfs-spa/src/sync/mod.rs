@@ -168,7 +168,7 @@ impl Spa {
     /// reading space maps or writing the first txg meets.
     pub fn open(pool: &Arc<Pool>, hostid: u32, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         guard::check(pool)?;
-        let config = PoolConfig::of(pool.config(), pool.stored_name(), hostid)?;
+        let config = PoolConfig::of(pool.config(), pool.stored_name(), hostid, pool.zio().vdevs())?;
         let opened = Self::open_parts(pool, clock)?;
         let dsl = DslPool::open(&opened.mos, opened.ops.clone())?;
         let logs = with_logs(pool)?;

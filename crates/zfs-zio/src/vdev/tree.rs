@@ -432,8 +432,8 @@ impl Vdev {
             uberblock: Arc::new(AtomicU64::new(u64::MAX)),
         };
         match vdev.config.kind {
+            VdevKind::Disk | VdevKind::File | VdevKind::DraidSpare { .. } if vdev.stays_away() => {}
             VdevKind::Disk | VdevKind::File => vdev.open_leaf(min_asize, open),
-            VdevKind::DraidSpare { .. } if vdev.config.offline => vdev.set_state(VdevState::Offline, VdevAux::None),
             VdevKind::Hole | VdevKind::Missing | VdevKind::Indirect | VdevKind::DraidSpare { .. } => {
                 vdev.set_state(VdevState::Healthy, VdevAux::None);
             }
@@ -442,17 +442,19 @@ impl Vdev {
         vdev
     }
 
+    /// Whether a leaf was taken out of use before, and still is: it is not even looked for.
+    fn stays_away(&self) -> bool {
+        let config = &self.config;
+        if config.faulted && !config.removed {
+            let external = config.aux_state.as_deref() == Some("external");
+            self.set_state(VdevState::Faulted, if external { VdevAux::External } else { VdevAux::ErrExceeded });
+        } else if config.offline {
+            self.set_state(VdevState::Offline, VdevAux::None);
+        }
+        (config.faulted && !config.removed) || config.offline
+    }
+
     fn open_leaf(&mut self, min_asize: u64, open: OpenLeaf<'_>) {
-        let label_aux = match self.config.aux_state.as_deref() {
-            Some("external") => VdevAux::External,
-            _ => VdevAux::ErrExceeded,
-        };
-        if self.config.faulted && !self.config.removed {
-            return self.set_state(VdevState::Faulted, label_aux);
-        }
-        if self.config.offline {
-            return self.set_state(VdevState::Offline, VdevAux::None);
-        }
         let device = match open(&self.config) {
             Ok(device) => device,
             Err(VdevAux::OpenFailed) if self.config.removed => {
